@@ -1,0 +1,1 @@
+"""pacs-node: a DICOM-native PACS integration node. Research use only."""

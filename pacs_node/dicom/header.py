@@ -1,0 +1,128 @@
+"""Reading headers: who the patient is, which object it is, whether we made it ourselves."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from pacs_node.errors import UnreadableObject
+from pacs_node.records import PatientIdentity
+
+_LAST_LEADING_TAG = 0x00080018
+_INFLATE_LIMIT = 256 * 1024  # bytes of a deflated dataset that are looked at to find the two UIDs
+
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def leading_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
+    """Return (SOP Class UID, SOP Instance UID) from the first bytes of an encoded dataset.
+
+    Reads group 0008 as far as (0008,0018) and nothing more; of a deflated dataset at most 256 KiB are inflated.
+    Raises `UnreadableObject` where they cannot be reached.
+    """
+    syntax = UID(transfer_syntax_uid)
+    try:
+        if syntax == DeflatedExplicitVRLittleEndian:
+            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _INFLATE_LIMIT)
+        leading = read_dataset(
+            BytesIO(head),
+            is_implicit_VR=syntax == ImplicitVRLittleEndian,
+            is_little_endian=syntax != ExplicitVRBigEndian,
+            stop_when=_after_leading,
+            defer_size=None,
+        )
+        return str(leading.SOPClassUID).strip(), str(leading.SOPInstanceUID).strip()
+    except AttributeError as error:
+        raise UnreadableObject("the dataset", "no SOP Class UID and SOP Instance UID at its beginning") from error
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, IndexError, zlib.error, RecursionError) as error:
+        raise UnreadableObject("the dataset", f"its beginning cannot be parsed ({error})") from error
+
+
+def _after_leading(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return bool(tag > _LAST_LEADING_TAG)
+
+
+def read_header(source: Path | BinaryIO, what: str | None = None) -> Dataset:
+    """Read a Part 10 file without its pixels; raises `UnreadableObject` naming it."""
+    return _read(source, what, stop_before_pixels=True)
+
+
+def read_object(source: Path | BinaryIO, what: str | None = None) -> Dataset:
+    """Read a Part 10 file with its pixels; raises `UnreadableObject` naming it."""
+    return _read(source, what, stop_before_pixels=False)
+
+
+def _read(source: Path | BinaryIO, what: str | None, *, stop_before_pixels: bool) -> Dataset:
+    name = what or str(source)
+    try:
+        dataset = dcmread(source, stop_before_pixels=stop_before_pixels)
+        for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+            if not str(dataset.get(keyword) or "").strip():
+                raise UnreadableObject(name, f"{keyword} is missing or empty")
+        return dataset
+    except InvalidDicomError as error:
+        raise UnreadableObject(name, "no DICOM Part 10 header (the letters DICM at byte 128)") from error
+    except UnreadableObject:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, IndexError, zlib.error, RecursionError) as error:
+        raise UnreadableObject(name, f"{type(error).__name__}: {error}") from error
+
+
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """Return an attribute's value as stripped text, ``""`` where it is absent, empty or unreadable; several values joined by backslash."""
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, NotImplementedError, KeyError):
+        return ""
+    if value is None:
+        return ""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes) and not hasattr(value, "original_string"):
+        return "\\".join(str(part) for part in value)
+    return str(value).strip().strip("\0").strip()
+
+
+def identity(dataset: Dataset) -> PatientIdentity:
+    """Return the normalised identity: case, padding, Unicode form and empty trailing name components do not tell patients apart."""
+    name = "=".join("^".join(_plain(part) for part in group.split("^")).rstrip("^") for group in text_of(dataset, "PatientName").split("="))
+    return PatientIdentity(
+        patient_id=_plain(text_of(dataset, "PatientID")),
+        issuer=_plain(text_of(dataset, "IssuerOfPatientID")),
+        name=name.rstrip("="),
+        birth_date=re.sub(r"[^0-9]", "", text_of(dataset, "PatientBirthDate")),
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split()).upper()
+
+
+def made_by(dataset: Dataset, device_uid: str) -> bool:
+    """Tell whether a Contributing Equipment item (PS3.3 C.12.1.1.5) of the dataset carries ``device_uid``: the loop guard's question."""
+    for item in dataset.get("ContributingEquipmentSequence") or ():
+        value = item.get("DeviceUID")
+        values = [value] if isinstance(value, str) else value or ()
+        if device_uid in [str(uid) for uid in values]:
+            return True
+    return False
+
+
+def is_synthetic(dataset: Dataset) -> bool:
+    """Tell whether the dataset says that it shows no patient (Synthetic Data (0008,001C) = YES)."""
+    return text_of(dataset, "SyntheticData").upper() == "YES"
+
+
+def has_pixels(dataset: Dataset) -> bool:
+    """Tell whether the object describes pixels (also after reading without them)."""
+    return "Rows" in dataset and "Columns" in dataset and "BitsAllocated" in dataset

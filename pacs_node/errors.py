@@ -1,0 +1,146 @@
+"""What can go wrong: one tree. Every message is built from typed arguments, names the thing at fault and says what to do.
+
+::
+
+    PacsNodeError
+    ├── ConfigError             a configuration file asks for something unknown, impossible or contradictory
+    ├── StartError              the node cannot start
+    │   ├── DataFolderInUse     another node works on the same data folder
+    │   └── PortInUse           another program listens on the port
+    ├── InputError              a file, folder or address given to a command is not usable
+    ├── ReceptionError          an instance could not be taken in
+    │   └── SpoolFull           the spool's disk takes no more: full, over quota, read-only or failing
+    ├── UnreadableObject        bytes that are no DICOM object, or whose beginning cannot be read
+    ├── BundleError             a model bundle is missing, damaged or of another format
+    ├── NotAnalysable           the study is outside what a pipeline can judge (a reason, not a fault)
+    │   ├── UndecodablePixels   no decoder for the transfer syntax, or the stream is damaged
+    │   └── OutOfScope          wrong modality, region, too few slices, blank, …
+    ├── ResultRejected          a built object did not pass the gate
+    └── DeliveryError           an object did not reach a destination
+        ├── TemporaryFailure    worth another try later
+        └── PermanentRefusal    the destination will never take this object
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PacsNodeError(Exception):
+    """Base of everything that pacs-node raises on purpose. ``str(error)`` is one sentence for an administrator."""
+
+
+class ConfigError(PacsNodeError):
+    """A configuration file is wrong at one place.
+
+    Parameters
+    ----------
+    file
+        the file, or a word such as ``defaults`` where there is none
+    line
+        1-based line of the offending key, or None where it cannot be told
+    key
+        dotted path of the key, ``""`` for the file as a whole
+    problem
+        what is wrong and what to do about it
+    """
+
+    def __init__(self, file: Path | str, line: int | None, key: str, problem: str) -> None:
+        self.file, self.line, self.key, self.problem = file, line, key, problem
+        place = f"{file}:{line}" if line is not None else f"{file}"
+        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}")
+
+
+class StartError(PacsNodeError):
+    """The node cannot start; the message says why."""
+
+
+class DataFolderInUse(StartError):
+    """Another node holds the lock of the data folder."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        super().__init__(f"the data folder {folder} is in use by another node ({owner}): stop that node, or give this one its own node.data")
+
+
+class PortInUse(StartError):
+    """Another program listens on the address and port."""
+
+    def __init__(self, address: str, port: int, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}:{port} ({reason}): stop the program that uses the port, or set another node.port")
+
+
+class InputError(PacsNodeError):
+    """Something given to a command cannot be used; the message names it."""
+
+
+class UnreadableObject(PacsNodeError):
+    """Bytes that cannot be read as a DICOM object as far as needed."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{what} is not a readable DICOM object: {reason}")
+
+
+class ReceptionError(PacsNodeError):
+    """An instance could not be taken in; the sender was told so and keeps it."""
+
+
+class SpoolFull(ReceptionError):
+    """The disk of the spool takes no more."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"the spool in {folder} takes no more ({reason}): make room on its disk, or move node.data to another one")
+
+
+class BundleError(PacsNodeError):
+    """A model bundle cannot be used."""
+
+    def __init__(self, bundle: Path | str, problem: str) -> None:
+        super().__init__(f"model bundle {bundle}: {problem}")
+
+
+class NotAnalysable(PacsNodeError):
+    """The study is not judged by the pipeline. ``reason`` is shown to the radiologist as it is."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class UndecodablePixels(NotAnalysable):
+    """Pixels that no decoder here can read."""
+
+    def __init__(self, sop_uid: str, transfer_syntax: str, reason: str) -> None:
+        super().__init__(f"pixels of instance {sop_uid} ({transfer_syntax}) cannot be decoded: {reason}")
+
+
+class OutOfScope(NotAnalysable):
+    """The gate refused the series for this bundle."""
+
+
+class ResultRejected(PacsNodeError):
+    """A built result did not pass the gate and must not leave."""
+
+    def __init__(self, kind: str, faults: tuple[str, ...]) -> None:
+        self.faults = faults
+        super().__init__(f"the {kind} object was not released: {'; '.join(faults)}")
+
+
+class DeliveryError(PacsNodeError):
+    """An object did not reach a destination.
+
+    ``status`` is the DIMSE status (PS3.7 Annex C) where one was received.
+    """
+
+    def __init__(self, destination: str, problem: str, status: int | None = None) -> None:
+        self.destination, self.status = destination, status
+        code = f" (status 0x{status:04X})" if status is not None else ""
+        super().__init__(f"destination {destination}: {problem}{code}")
+
+
+class TemporaryFailure(DeliveryError):
+    """The destination may take the object later."""
+
+
+class PermanentRefusal(DeliveryError):
+    """The destination will not take this object, however often it is offered."""

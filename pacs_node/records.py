@@ -1,0 +1,332 @@
+"""What travels between the rooms: frozen dataclasses without behaviour that touches disk, network or database.
+
+::
+
+    Arrival ─► Instance ─► Series ─► Study ─► Volume ─► Finding ─► ResultObject
+    (spool)    (indexed)                       (pixels)  (score)    (to be sent)
+
+Coordinates are those of DICOM's patient system (LPS, millimetres, PS3.3 C.7.6.2). Times are timezone-aware UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+# --- reception ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent something over which association."""
+
+    calling_ae: str = ""
+    called_ae: str = ""
+    address: str = ""  # presentation address of the sender, host:port
+    association: str = ""  # identifier made by the receiver, unique over restarts
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One acknowledged instance in the spool: a Part 10 file whose file meta holds the sender facts (PS3.10 7.1)."""
+
+    path: Path
+    name: str  # unique and time-ordered; the only key that links spool and database
+    received_at: datetime
+    sender: Sender
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationEnd:
+    """The synced marker that a receiver writes when an association is over."""
+
+    path: Path
+    name: str
+    sender: Sender
+    released: bool  # False: aborted or lost
+    stored: int  # instances answered with success
+    refused: int
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An object that was kept although it could not be accepted as it is."""
+
+    path: Path
+    name: str
+    reason: str
+    sender: Sender
+    received_at: datetime
+
+
+# --- assembly ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PatientIdentity:
+    """Whose images these are; every field normalised by `pacs_node.dicom.header.identity`, so that equality means the same patient."""
+
+    patient_id: str
+    issuer: str
+    name: str
+    birth_date: str  # YYYYMMDD or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One SOP instance as indexed."""
+
+    sop_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    patient: PatientIdentity
+    path: Path
+    sender: Sender = Sender()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series and what was received of it."""
+
+    series_uid: str
+    modality: str
+    number: int | None
+    description: str
+    instances: tuple[Instance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study and what was received of it."""
+
+    study_uid: str
+    patient: PatientIdentity
+    series: tuple[Series, ...]
+
+
+# --- analysis ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where a two-dimensional grid of pixels lies in the patient (PS3.3 C.7.6.2.1.1)."""
+
+    position: tuple[float, float, float]  # centre of the first pixel, mm
+    orientation: tuple[float, float, float, float, float, float]  # direction of a row (column index rising), then of a column
+    spacing: tuple[float, float]  # between rows, between columns, mm
+    thickness: float | None = None  # mm
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a slice of a volume came from."""
+
+    sop_uid: str
+    sop_class_uid: str
+    number: int | None  # 1-based frame number, None in a single-frame object
+    plane: Plane | None  # None without spatial information (plain ultrasound)
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The pixels of one series in physical units, in geometric order.
+
+    ``pixels`` is float32 of shape (slices, rows, columns) in ``unit`` (UCUM: ``[hnsf'U]`` for CT); padding and everything
+    outside the scanner's field of view is NaN.
+    """
+
+    pixels: NDArray[np.float32]
+    unit: str
+    frames: tuple[Frame, ...]  # one per slice
+    modality: str
+    series_uid: str
+    frame_of_reference_uid: str | None = None
+    synthetic: bool = False  # Synthetic Data (0008,001C) is YES
+    remarks: tuple[str, ...] = ()  # what was skipped or noticed on the way, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """Which model judged; the same values stand in every object of a run."""
+
+    name: str  # the bundle's name
+    version: str
+    manufacturer: str
+    bundle_hash: str  # SHA-256 over the bundle's bytes, hexadecimal
+    config_hash: str  # SHA-256 over model.yaml
+    calibration_hash: str  # SHA-256 over calibration.json, "" without one
+    device_uid: str  # changes whenever the model's bytes change
+
+
+class Population(StrEnum):
+    """Whose studies a calibration was made on."""
+
+    SITE = "site"
+    FOREIGN = "foreign"
+    SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The facts of a calibration that people need beside a score."""
+
+    population: Population
+    studies: int
+    threshold: float  # in units of the study score
+    false_positive_rate: float  # promised, with 95 % confidence
+    made_on: date
+
+
+class Verdict(StrEnum):
+    """The only words said about a study. An anomaly score is no diagnosis."""
+
+    ABOVE = "above the threshold"
+    NOT_ABOVE = "not above the threshold"
+    UNCALIBRATED = "uncalibrated"
+    NOT_ANALYSED = "not analysed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a pipeline says about one series.
+
+    All maps are float32 of shape (slices, height, width) on the analysis grid, which lies in the plane of each source slice:
+    ``planes[i]`` for slice i, in the frame of reference of the source.
+    """
+
+    volume: Volume
+    algorithm: Algorithm
+    score: float  # the study statistic, dimensionless; larger means less like the training studies
+    verdict: Verdict
+    calibration: Calibration | None  # the one that gave the verdict; None when uncalibrated for this study
+    percentile: float | None  # 0…100 among the calibration studies, None when uncalibrated
+    p_value: float | None  # conformal, (0, 1]
+    parts: Mapping[str, float]  # named parts of the score
+    slice_scores: NDArray[np.float32]  # (slices,)
+    top_slices: tuple[int, ...]  # indices into the slices, most anomalous first
+    heat: NDArray[np.float32]  # −log10 of the calibrated pixel tail, 0…4; or the relative map, 0…1
+    heat_calibrated: bool
+    planes: tuple[Plane | None, ...]
+    view: NDArray[np.float32]  # the model's input back in physical units; NaN where the source has no pixels
+    reconstruction: NDArray[np.float32]  # the pseudo-healthy image in physical units
+    embedding: NDArray[np.float16]  # (slices, features)
+    window: tuple[float, float]  # usual display window: centre, width in the volume's unit
+    remarks: tuple[str, ...] = ()
+
+
+# --- results -----------------------------------------------------------------------------------------------------------
+
+RESULT_KINDS = ("sr", "pm", "seg", "sc", "raw", "denoised", "ko", "notice")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The facts of one run of a job. Everything that makes a UID or a date in a result comes from here, never from the clock."""
+
+    job_id: int
+    number: int  # 1 for the first run of this study and pipeline
+    pipeline: str
+    node_name: str
+    created_at: datetime  # UTC, of the job's row: the content date and time of all objects
+    variant: str  # which set of kinds, e.g. "sr+sc+pm"
+    complete_reason: str  # why the study counted as complete
+    partial: bool  # True: the deadline came before the study was complete
+    predecessor: PriorReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PriorReport:
+    """The report of an earlier run that this one replaces (Predecessor Documents Sequence, PS3.3 C.17.2)."""
+
+    sop_uid: str
+    sop_class_uid: str
+    series_uid: str
+    study_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The study as the results refer to it: headers without pixels, as received.
+
+    ``analysed`` holds the headers of the analysed series in the order of its volume's frames (each object once);
+    ``others`` what else of the study was looked at or kept the study company.
+    """
+
+    analysed: tuple[Dataset, ...]
+    others: tuple[Dataset, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultObject:
+    """A built object, ready for the gate."""
+
+    kind: str  # one of RESULT_KINDS
+    dataset: Dataset  # with file_meta
+    order: int  # what is referenced goes before what refers to it
+
+    @property
+    def sop_uid(self) -> str:
+        """SOP Instance UID."""
+        return str(self.dataset.SOPInstanceUID)
+
+
+class NoticeStatus(StrEnum):
+    """Why there is no (full) result: CID 6042 of PS3.16."""
+
+    NOT_ATTEMPTED = "111225"
+    FAILED = "111224"
+    PARTIALLY_SUCCEEDED = "111223"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a notice tells the destination instead of, or beside, a result."""
+
+    status: NoticeStatus
+    reason: str
+
+
+# --- delivery ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a destination said about one object."""
+
+    sop_uid: str
+    delivered: bool
+    permanent: bool = False  # only where not delivered: no use trying again
+    status: int | None = None  # DIMSE status
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """One stored object on its way to one destination."""
+
+    sop_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    folder: str = ""  # a name for people (study and pipeline), used by `folder` destinations
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A fact worth a line in a log: an event name and its values. Rooms return these, `journey` counts and logs them."""
+
+    event: str
+    values: Mapping[str, object] = field(default_factory=dict)
