@@ -1,0 +1,38 @@
+"""Alerts (what a person should know, until it is cleared) and plain audit rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from pacs_node.database.tables import AlertRow, AuditRow
+
+
+def raise_alert(session: Session, kind: str, subject: str, message: str, now: datetime) -> bool:
+    """Open an alert; False where the same one is open already (its message is brought up to date)."""
+    same = select(AlertRow).where(AlertRow.cleared_at.is_(None), AlertRow.kind == kind, AlertRow.subject == subject)
+    row = session.scalars(same).first()
+    if row is not None:
+        row.message = message
+        return False
+    session.add(AlertRow(raised_at=now, kind=kind, subject=subject, message=message))
+    return True
+
+
+def clear_alert(session: Session, kind: str, subject: str, now: datetime) -> bool:
+    """Close an alert; False where there was none."""
+    query = update(AlertRow).where(AlertRow.cleared_at.is_(None), AlertRow.kind == kind, AlertRow.subject == subject)
+    return session.scalars(query.values(cleared_at=now).returning(AlertRow.id)).first() is not None
+
+
+def open_alerts(session: Session) -> Sequence[AlertRow]:
+    """Return the open alerts, newest first."""
+    return session.scalars(select(AlertRow).where(AlertRow.cleared_at.is_(None)).order_by(AlertRow.id.desc())).all()
+
+
+def audit(session: Session, actor: str, action: str, subject: str, detail: Mapping[str, object], now: datetime) -> None:
+    """Write down who did what."""
+    session.add(AuditRow(at=now, actor=actor, action=action, subject=subject, detail=dict(detail)))

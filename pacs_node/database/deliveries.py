@@ -1,0 +1,130 @@
+"""The outbox: one row per object and destination, in groups (job × destination) that keep their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session, aliased, selectinload
+
+from pacs_node.database.states import DeliveryState, StudyState, move, sources
+from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow, StudyRow
+
+UNFINISHED = (DeliveryState.WAITING, DeliveryState.SENDING)
+
+
+def add(session: Session, obj: ObjectRow, destination: str, now: datetime) -> DeliveryRow:
+    """Put an object into the outbox for a destination."""
+    row = DeliveryRow(
+        object_id=obj.id, job_id=obj.job_id, destination=destination, position=obj.position, state=DeliveryState.WAITING, next_attempt_at=now
+    )
+    session.add(row)
+    return row
+
+
+def due_group(session: Session, destination: str, now: datetime) -> list[int]:
+    """Return the rows of the oldest group that may go to a destination now, in order.
+
+    A group is what one job sends to one destination. A row whose turn has not come (its back-off runs) holds back those after
+    it, since they may refer to it; refused and parked ones hold nothing back. Studies that are held send nothing.
+    """
+    earlier = aliased(DeliveryRow)
+    blocked = exists().where(
+        earlier.job_id == DeliveryRow.job_id,
+        earlier.destination == DeliveryRow.destination,
+        earlier.position < DeliveryRow.position,
+        earlier.state == DeliveryState.WAITING,
+        earlier.next_attempt_at > now,
+    )
+    held = exists().where(JobRow.id == DeliveryRow.job_id, StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
+    due = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.WAITING, DeliveryRow.next_attempt_at <= now, ~blocked, ~held)
+    first = session.scalars(select(DeliveryRow.job_id).where(*due).order_by(DeliveryRow.job_id).limit(1)).first()
+    if first is None:
+        return []
+    return list(session.scalars(select(DeliveryRow.id).where(*due, DeliveryRow.job_id == first).order_by(DeliveryRow.position, DeliveryRow.id)))
+
+
+def start(session: Session, ids: Sequence[int], now: datetime) -> Sequence[DeliveryRow]:
+    """Move rows to ``sending`` and return those that could be moved, with their objects and jobs, in order."""
+    moved = session.scalars(
+        update(DeliveryRow)
+        .where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.WAITING)
+        .values(state=DeliveryState.SENDING, attempts=DeliveryRow.attempts + 1, first_attempt_at=func.coalesce(DeliveryRow.first_attempt_at, now))
+        .returning(DeliveryRow.id)
+    ).all()
+    query = select(DeliveryRow).where(DeliveryRow.id.in_(moved)).options(selectinload(DeliveryRow.object), selectinload(DeliveryRow.job))
+    return session.scalars(query.order_by(DeliveryRow.position, DeliveryRow.id).execution_options(populate_existing=True)).all()
+
+
+def get(session: Session, delivery_id: int) -> DeliveryRow | None:
+    """Return one row with its object."""
+    return session.scalars(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(selectinload(DeliveryRow.object))).one_or_none()
+
+
+def settle(row: DeliveryRow, state: DeliveryState, status: int | None, message: str, now: datetime) -> None:
+    """Note what a destination said about an object for good."""
+    row.state = move(row.state, state)
+    row.status, row.message = status, message
+    if state is DeliveryState.DELIVERED:
+        row.delivered_at = now
+
+
+def postpone(row: DeliveryRow, until: datetime, status: int | None, message: str) -> None:
+    """Try again later."""
+    row.state = move(row.state, DeliveryState.WAITING)
+    row.next_attempt_at, row.status, row.message = until, status, message
+
+
+def recover(session: Session) -> int:
+    """Give back what was being sent when the process died; returns how many rows. Sending again is safe: same UID, same bytes."""
+    query = update(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING).values(state=DeliveryState.WAITING)
+    return len(session.scalars(query.returning(DeliveryRow.id)).all())
+
+
+def cancel_unfinished(session: Session, study_id: int, reason: str) -> int:
+    """Withdraw what a study's jobs have not sent yet; returns how many rows."""
+    jobs = select(JobRow.id).where(JobRow.study_id == study_id)
+    query = update(DeliveryRow).where(DeliveryRow.job_id.in_(jobs), DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
+    return len(session.scalars(query.values(state=DeliveryState.CANCELLED, message=reason).returning(DeliveryRow.id)).all())
+
+
+def cancel_of_job(session: Session, job_id: int, reason: str) -> None:
+    """Withdraw what a job has not sent yet."""
+    query = update(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
+    session.execute(query.values(state=DeliveryState.CANCELLED, message=reason))
+
+
+def delivered_count(session: Session, study_id: int) -> int:
+    """Return how many objects of a study have reached a destination."""
+    query = select(func.count(DeliveryRow.id)).join(JobRow).where(JobRow.study_id == study_id, DeliveryRow.state == DeliveryState.DELIVERED)
+    return session.scalar(query) or 0
+
+
+def list_deliveries(session: Session, limit: int = 100, job_id: int | None = None) -> Sequence[DeliveryRow]:
+    """Return the newest rows of the outbox (of one job), with their objects and jobs."""
+    query = select(DeliveryRow).options(selectinload(DeliveryRow.object), selectinload(DeliveryRow.job).selectinload(JobRow.study))
+    if job_id is not None:
+        query = query.where(DeliveryRow.job_id == job_id)
+    return session.scalars(query.order_by(DeliveryRow.id.desc()).limit(limit)).all()
+
+
+def stuck(session: Session) -> Sequence[DeliveryRow]:
+    """Return all parked and refused rows: what ``retry --parked`` sends again."""
+    states = (DeliveryState.PARKED, DeliveryState.REFUSED)
+    return session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(states)).options(selectinload(DeliveryRow.object))).all()
+
+
+def object_ids_of_run(session: Session, job_id: int, run: int) -> list[int]:
+    """Return the objects built in one run of a job."""
+    return list(session.scalars(select(ObjectRow.id).where(ObjectRow.job_id == job_id, ObjectRow.run == run)))
+
+
+def destination_row(session: Session, name: str) -> DestinationRow:
+    """Return what is known of a destination, made where nothing is."""
+    row = session.get(DestinationRow, name)
+    if row is None:
+        row = DestinationRow(name=name, failures=0, message="")
+        session.add(row)
+        session.flush()
+    return row

@@ -1,0 +1,139 @@
+"""Jobs: made by assembly, claimed by workers in one statement, kept alive by a lease."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy.orm import Session, selectinload
+
+from pacs_node.database.states import JobState, StudyState, move, sources
+from pacs_node.database.tables import InstanceRow, JobRow, ObjectRow, StudyRow
+
+PRIORITIES = {"urgent": 0, "normal": 1, "night": 2}
+FINISHED = (JobState.DONE, JobState.NOT_ANALYSED, JobState.PARKED, JobState.CANCELLED)
+
+
+def digest(instances: Iterable[InstanceRow]) -> str:
+    """Return a fingerprint of what a job analyses: it changes with every instance added, corrected or re-identified."""
+    facts = sorted((row.sop_uid, row.version, *row.identity) for row in instances)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def latest_jobs(session: Session, study_id: int) -> list[JobRow]:
+    """Return the newest run for each pipeline and series selection of a study."""
+    newest: dict[tuple[str, ...], JobRow] = {}
+    for job in session.scalars(select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.id)):
+        newest[(job.pipeline, *sorted(job.series_uids))] = job
+    return list(newest.values())
+
+
+def jobs_of(session: Session, study_id: int) -> Sequence[JobRow]:
+    """Return all jobs of a study, oldest first."""
+    return session.scalars(select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.id)).all()
+
+
+def get_job(session: Session, job_id: int) -> JobRow | None:
+    """Return a job with its study and objects."""
+    return session.scalars(select(JobRow).where(JobRow.id == job_id).options(selectinload(JobRow.study), selectinload(JobRow.objects))).one_or_none()
+
+
+def claim(session: Session, worker: str, now: datetime, lease: timedelta) -> JobRow | None:
+    """Take the most urgent waiting job, in one statement; None where nothing waits.
+
+    Jobs of held studies wait. ``lease`` is how long the worker may stay silent before the job returns to the queue.
+    """
+    held = exists().where(StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
+    waiting = (
+        select(JobRow.id)
+        .where(JobRow.state == JobState.QUEUED, JobRow.not_before <= now, ~held)
+        .order_by(JobRow.priority, JobRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # without effect on SQLite, where the transaction holds the only write lock
+        .scalar_subquery()
+    )
+    changes = {
+        "state": JobState.RUNNING,
+        "worker": worker,
+        "lease_until": now + lease,
+        "attempts": JobRow.attempts + 1,
+        "started_at": now,
+        "progress": 0.0,
+        "reason": "",
+    }
+    taken = session.scalars(update(JobRow).where(JobRow.id == waiting, JobRow.state == JobState.QUEUED).values(changes).returning(JobRow.id)).one_or_none()
+    return None if taken is None else get_job(session, taken)
+
+
+def beat(session: Session, job_id: int, worker: str, until: datetime, progress: float) -> bool:
+    """Renew a lease; False where the job is no longer this worker's (cancelled, or taken back)."""
+    mine = (JobRow.id == job_id, JobRow.worker == worker, JobRow.state == JobState.RUNNING)
+    done = session.execute(update(JobRow).where(*mine).values(lease_until=until, progress=progress).returning(JobRow.id))
+    return done.first() is not None
+
+
+def still_mine(session: Session, job_id: int, worker: str) -> JobRow | None:
+    """Return the job if this worker still holds it: asked in the transaction that commits its results."""
+    job = get_job(session, job_id)
+    return job if job is not None and job.state is JobState.RUNNING and job.worker == worker else None
+
+
+def expired(session: Session, now: datetime) -> Sequence[JobRow]:
+    """Return the running jobs whose worker has been silent for longer than its lease."""
+    return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now)).all()
+
+
+def running_of(session: Session, worker: str) -> Sequence[JobRow]:
+    """Return the jobs that stand as running under a worker's name."""
+    return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.worker == worker)).all()
+
+
+def finish(job: JobRow, state: JobState, now: datetime, reason: str = "") -> None:
+    """End a run."""
+    job.state = move(job.state, state)
+    job.finished_at, job.lease_until, job.reason, job.progress = now, None, reason, 1.0
+
+
+def requeue(job: JobRow, not_before: datetime, reason: str = "") -> None:
+    """Give a job back to the queue for another attempt at the same run."""
+    job.state = move(job.state, JobState.QUEUED)
+    job.not_before, job.lease_until, job.worker, job.reason = not_before, None, "", reason
+
+
+def rerun(session: Session, job: JobRow, at: datetime) -> None:
+    """Queue a finished job as a new run: with its own attempts, dates and, so, UIDs."""
+    requeue(job, at)
+    job.attempts, job.finished_at, job.created_at = 0, None, at
+    job.run = highest_run(session, job.study_id, job.pipeline) + 1
+
+
+def cancel_unfinished(session: Session, study_id: int, now: datetime, reason: str) -> list[int]:
+    """Cancel what is queued, running or parked for a study; returns the numbers of the jobs."""
+    states = sources(JobState.CANCELLED)
+    query = update(JobRow).where(JobRow.study_id == study_id, JobRow.state.in_(states)).returning(JobRow.id)
+    return list(session.scalars(query.values(state=JobState.CANCELLED, reason=reason, finished_at=now, lease_until=None)))
+
+
+def highest_run(session: Session, study_id: int, pipeline: str) -> int:
+    """Return the number of the last run of a pipeline on a study, 0 where it never ran."""
+    return session.scalar(select(func.max(JobRow.run)).where(JobRow.study_id == study_id, JobRow.pipeline == pipeline)) or 0
+
+
+def last_report(session: Session, job: JobRow) -> ObjectRow | None:
+    """Return the newest report of earlier runs of the same pipeline on these series: what this run replaces."""
+    earlier = or_(JobRow.id != job.id, ObjectRow.run < job.run)
+    query = select(ObjectRow).join(JobRow).where(JobRow.study_id == job.study_id, JobRow.pipeline == job.pipeline, ObjectRow.kind == "sr", earlier)
+    reports = session.scalars(query.order_by(ObjectRow.id.desc()).options(selectinload(ObjectRow.job)))
+    return next((report for report in reports if set(report.job.series_uids) & set(job.series_uids) and not report.faults), None)
+
+
+def list_jobs(session: Session, limit: int = 50) -> Sequence[JobRow]:
+    """Return the newest jobs with their studies, newest first."""
+    return session.scalars(select(JobRow).options(selectinload(JobRow.study)).order_by(JobRow.id.desc()).limit(limit)).all()
+
+
+def parked(session: Session) -> Sequence[JobRow]:
+    """Return all parked jobs."""
+    return session.scalars(select(JobRow).where(JobRow.state == JobState.PARKED)).all()

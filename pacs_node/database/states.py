@@ -1,0 +1,100 @@
+"""The states of a study, a job and a delivery, and every legal move between them: one table each. Every change goes through `move`.
+
+::
+
+    study     receiving ⇄ complete        (late instances reopen)
+                  ⇅          │
+                 held ◄──────┘            (two patients under one study UID)
+
+    job       queued ─► running ─► done | not_analysed | parked | cancelled
+                 ▲         │                    (parked, not_analysed, done: `retry` queues again)
+                 └─────────┘                    (lease expired, temporary fault)
+
+    delivery  waiting ─► sending ─► delivered | refused | parked | cancelled
+                 ▲          │                   (parked, refused: `retry` waits again)
+                 └──────────┘                   (temporary failure, process died)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from pacs_node.errors import PacsNodeError
+
+
+class StudyState(StrEnum):
+    """Where a study stands."""
+
+    RECEIVING = "receiving"  # waits for more instances, or for its rules to find it complete
+    COMPLETE = "complete"  # every rule has decided; jobs exist where a rule wanted one
+    HELD = "held"  # nothing is analysed or sent until an operator or a corrected re-send frees it
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    NOT_ANALYSED = "not_analysed"  # out of scope, said with a reason
+    PARKED = "parked"  # failed too often, or for a reason that time does not mend
+    CANCELLED = "cancelled"  # overtaken by a corrected or completed study, or by an operator
+
+
+class DeliveryState(StrEnum):
+    """Where one object on its way to one destination stands."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    REFUSED = "refused"  # the destination will never take this object
+    PARKED = "parked"  # tried for the whole limit
+    CANCELLED = "cancelled"
+
+
+STUDY_MOVES: dict[StudyState, frozenset[StudyState]] = {
+    StudyState.RECEIVING: frozenset({StudyState.COMPLETE, StudyState.HELD}),
+    StudyState.COMPLETE: frozenset({StudyState.RECEIVING, StudyState.HELD}),
+    StudyState.HELD: frozenset({StudyState.RECEIVING}),
+}
+
+JOB_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.DONE, JobState.NOT_ANALYSED, JobState.PARKED, JobState.CANCELLED}),
+    JobState.DONE: frozenset({JobState.QUEUED}),
+    JobState.NOT_ANALYSED: frozenset({JobState.QUEUED}),
+    JobState.PARKED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.CANCELLED: frozenset(),
+}
+
+DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.CANCELLED}),
+    DeliveryState.SENDING: frozenset(
+        {DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}
+    ),
+    DeliveryState.DELIVERED: frozenset(),
+    DeliveryState.REFUSED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
+    DeliveryState.PARKED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
+    DeliveryState.CANCELLED: frozenset(),
+}
+
+State = TypeVar("State", StudyState, JobState, DeliveryState)
+
+
+class IllegalMove(PacsNodeError):
+    """A state change that the table does not know: a programming error, or two processes that act on one row."""
+
+
+def move(current: State, target: State) -> State:
+    """Return ``target`` where the move is legal (staying is); raises `IllegalMove` otherwise."""
+    tables: dict[type, dict[State, frozenset[State]]] = {StudyState: STUDY_MOVES, JobState: JOB_MOVES, DeliveryState: DELIVERY_MOVES}  # type: ignore[dict-item]
+    if target != current and target not in tables[type(current)][current]:
+        raise IllegalMove(f"a {type(current).__name__.removesuffix('State').lower()} cannot go from {current} to {target}")
+    return target
+
+
+def sources(target: State) -> tuple[State, ...]:
+    """Return the states from which ``target`` may be reached: the WHERE clause of a guarded UPDATE."""
+    tables: dict[type, dict[State, frozenset[State]]] = {StudyState: STUDY_MOVES, JobState: JOB_MOVES, DeliveryState: DELIVERY_MOVES}  # type: ignore[dict-item]
+    return tuple(state for state, targets in tables[type(target)].items() if target in targets)

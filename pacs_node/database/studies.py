@@ -1,0 +1,185 @@
+"""Studies, series and instances: what was received and where each study stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.sql.base import ExecutableOption
+
+from pacs_node.database.states import StudyState, move
+from pacs_node.database.tables import AsideRow, AssociationRow, InstanceRow, SeriesRow, StudyRow
+from pacs_node.records import Arrival, AssociationEnd, Instance, PatientIdentity, Series
+
+
+def identity_key(patient: PatientIdentity) -> list[str]:
+    """Return an identity as it stands in `InstanceRow.identity`."""
+    return [patient.patient_id, patient.issuer, patient.name, patient.birth_date]
+
+
+def instance_path(row: InstanceRow, version: int | None = None) -> str:
+    """Return an instance's file, relative to the data folder: numbers of ours, never received text."""
+    return str(PurePosixPath("studies", f"{row.study_id // 1000:04d}", f"{row.study_id}", f"{row.id}.{version or row.version}.dcm"))
+
+
+def find_study(session: Session, study_uid: str) -> StudyRow | None:
+    """Return the study with this UID, with its series and instances."""
+    return session.scalars(select(StudyRow).where(StudyRow.study_uid == study_uid).options(*_whole())).one_or_none()
+
+
+def get_study(session: Session, study_id: int) -> StudyRow | None:
+    """Return a study by number, with its series and instances."""
+    return session.scalars(select(StudyRow).where(StudyRow.id == study_id).options(*_whole())).one_or_none()
+
+
+def _whole() -> tuple[ExecutableOption, ...]:
+    return (selectinload(StudyRow.series).selectinload(SeriesRow.instances),)
+
+
+def find_instances(session: Session, sop_uids: Iterable[str]) -> dict[str, InstanceRow]:
+    """Return the rows of those SOP Instance UIDs that are known."""
+    rows = session.scalars(select(InstanceRow).where(InstanceRow.sop_uid.in_(list(sop_uids))).options(selectinload(InstanceRow.series)))
+    return {row.sop_uid: row for row in rows}
+
+
+def known_arrivals(session: Session, names: Iterable[str]) -> dict[str, InstanceRow]:
+    """Return the instances whose file came with one of these arrivals: what a crash left half done."""
+    return {row.arrival: row for row in session.scalars(select(InstanceRow).where(InstanceRow.arrival.in_(list(names))))}
+
+
+def ensure_study(session: Session, instance: Instance, arrival: Arrival, facts: Mapping[str, str]) -> StudyRow:
+    """Return the study of an instance, made where it is new. ``facts``: accession and description as received."""
+    row = session.scalars(select(StudyRow).where(StudyRow.study_uid == instance.study_uid)).one_or_none()
+    if row is None:
+        patient = instance.patient
+        row = StudyRow(
+            study_uid=instance.study_uid,
+            state=StudyState.RECEIVING,
+            patient_id=patient.patient_id,
+            issuer=patient.issuer,
+            patient_name=patient.name,
+            birth_date=patient.birth_date[:32],
+            accession=facts.get("accession", "")[:64],
+            description=facts.get("description", ""),
+            first_arrival=arrival.received_at,
+            last_arrival=arrival.received_at,
+            look_again_at=arrival.received_at,
+        )
+        session.add(row)
+        session.flush()
+    return row
+
+
+def ensure_series(session: Session, study: StudyRow, series: Series) -> SeriesRow:
+    """Return the row of a series of the study, made where it is new."""
+    query = select(SeriesRow).where(SeriesRow.study_id == study.id, SeriesRow.series_uid == series.series_uid)
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        row = SeriesRow(study_id=study.id, series_uid=series.series_uid, modality=series.modality[:16], number=series.number, description=series.description)
+        session.add(row)
+        session.flush()
+    return row
+
+
+def add_instance(session: Session, series: SeriesRow, instance: Instance, arrival: Arrival, *, own: bool) -> InstanceRow:
+    """Add a new instance."""
+    row = InstanceRow(
+        study_id=series.study_id,
+        series_id=series.id,
+        sop_uid=instance.sop_uid,
+        sop_class_uid=instance.sop_class_uid,
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+        version=1,
+        identity=identity_key(instance.patient),
+        own=own,
+        arrival=arrival.name,
+        association=arrival.sender.association,
+        calling_ae=arrival.sender.calling_ae,
+        called_ae=arrival.sender.called_ae,
+        address=arrival.sender.address,
+        received_at=arrival.received_at,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def replace_instance(row: InstanceRow, instance: Instance, arrival: Arrival) -> str:
+    """Point an instance at a corrected object; returns the old file's path, which is kept aside."""
+    old = instance_path(row)
+    row.version += 1
+    row.identity = identity_key(instance.patient)
+    row.sop_class_uid, row.transfer_syntax_uid = instance.sop_class_uid, instance.transfer_syntax_uid
+    row.arrival, row.received_at = arrival.name, arrival.received_at
+    row.association = arrival.sender.association
+    return old
+
+
+def identities(study: StudyRow) -> list[list[str]]:
+    """Return the different patient identities among a study's received instances (our own results excepted)."""
+    found: list[list[str]] = []
+    for series in study.series:
+        for instance in series.instances:
+            if not instance.own and instance.identity not in found:
+                found.append(instance.identity)
+    return found
+
+
+def reopen(study: StudyRow, at: datetime, patience: tuple[timedelta, timedelta]) -> None:
+    """Note an arrival: a study that had been complete begins a new gathering.
+
+    ``patience``: after the last and after the first arrival, when the study is looked at; whichever comes first.
+    """
+    if study.state is not StudyState.RECEIVING:
+        study.state = move(study.state, StudyState.RECEIVING)
+        study.first_arrival = at
+    study.last_arrival = max(study.last_arrival, at)
+    study.look_again_at = min(study.last_arrival + patience[0], study.first_arrival + patience[1])
+
+
+def due_studies(session: Session, now: datetime, limit: int = 50) -> Sequence[int]:
+    """Return the numbers of the studies whose timer has run out, the longest waiting first (held ones, so that the hold is said)."""
+    waiting = (StudyState.RECEIVING, StudyState.HELD)
+    query = select(StudyRow.id).where(StudyRow.state.in_(waiting), StudyRow.look_again_at <= now).order_by(StudyRow.look_again_at).limit(limit)
+    return session.scalars(query).all()
+
+
+def add_association(session: Session, end: AssociationEnd) -> None:
+    """Note that an association is over; noting it twice does no harm."""
+    session.merge(
+        AssociationRow(
+            association=end.sender.association,
+            calling_ae=end.sender.calling_ae,
+            called_ae=end.sender.called_ae,
+            address=end.sender.address,
+            released=end.released,
+            stored=end.stored,
+            refused=end.refused,
+            ended_at=end.ended_at,
+        )
+    )
+
+
+def associations_of(session: Session, study: StudyRow) -> tuple[int, bool]:
+    """Return how many associations that brought the study's instances are still open, and whether all are over and none was aborted."""
+    names = {instance.association for series in study.series for instance in series.instances if not instance.own}
+    over = session.scalars(select(AssociationRow).where(AssociationRow.association.in_(names))).all()
+    return len(names) - len(over), len(over) == len(names) and all(row.released for row in over)
+
+
+def studies_of_association(session: Session, association: str) -> Sequence[StudyRow]:
+    """Return the studies still being received to which an association brought instances."""
+    query = select(StudyRow).join(InstanceRow, InstanceRow.study_id == StudyRow.id).where(InstanceRow.association == association)
+    return session.scalars(query.where(StudyRow.state == StudyState.RECEIVING).distinct()).all()
+
+
+def add_aside(session: Session, row: AsideRow) -> bool:
+    """Note a file that is kept aside; False where it was noted before."""
+    if session.scalars(select(AsideRow.id).where(AsideRow.path == row.path)).first() is not None:
+        return False
+    session.add(row)
+    session.flush()
+    return True

@@ -1,0 +1,238 @@
+"""The tables. Times are UTC; `JSON` columns hold what is only shown or passed on, never what is searched for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from pacs_node.database.states import DeliveryState, JobState, StudyState
+
+
+class UTCTime(TypeDecorator[datetime]):
+    """A moment: stored as UTC without offset, given back timezone-aware; a naive value is refused."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware time into naive UTC."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without timezone must not reach the database")
+        return value and value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn naive UTC into an aware time."""
+        return value and value.replace(tzinfo=UTC)
+
+
+def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState]) -> Enum:
+    return Enum(kind, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {datetime: UTCTime, dict[str, Any]: JSON, list[Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy's own protocol
+
+
+class StudyRow(Base):
+    """A study: where it stands and when it is looked at again."""
+
+    __tablename__ = "studies"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    state: Mapped[StudyState] = mapped_column(_states(StudyState))
+    patient_id: Mapped[str] = mapped_column(Text)  # normalised identity of the study as a whole
+    issuer: Mapped[str] = mapped_column(Text)
+    patient_name: Mapped[str] = mapped_column(Text)
+    birth_date: Mapped[str] = mapped_column(String(32))
+    accession: Mapped[str] = mapped_column(String(64), index=True)
+    description: Mapped[str] = mapped_column(Text)
+    first_arrival: Mapped[datetime]  # of the present gathering: late instances begin a new one
+    last_arrival: Mapped[datetime]
+    look_again_at: Mapped[datetime | None]  # the timer of assembly
+    waiting_for: Mapped[str] = mapped_column(Text, default="")
+    outcome: Mapped[str] = mapped_column(Text, default="")  # for people: what the rules decided
+    held_reason: Mapped[str] = mapped_column(Text, default="")
+    released_identities: Mapped[list[str]] = mapped_column(default=list)  # those an operator declared to be one patient
+    decisions: Mapped[list[Any]] = mapped_column(default=list)  # how each rule decided, for `explain` and the status page
+    series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan")
+    __table_args__ = (Index("ix_studies_due", "state", "look_again_at"),)
+
+
+class SeriesRow(Base):
+    """A series of a study."""
+
+    __tablename__ = "series"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    series_uid: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(16))
+    number: Mapped[int | None]
+    description: Mapped[str] = mapped_column(Text)
+    study: Mapped[StudyRow] = relationship(back_populates="series")
+    instances: Mapped[list[InstanceRow]] = relationship(back_populates="series", cascade="all, delete-orphan")
+    __table_args__ = (UniqueConstraint("study_id", "series_uid"),)
+
+
+class InstanceRow(Base):
+    """A SOP instance. Its file is `studies/<study>/<instance>.<version>.dcm`, made of numbers only."""
+
+    __tablename__ = "instances"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(default=1)  # rises when a corrected object replaces the file
+    identity: Mapped[list[str]]  # patient id, issuer, name, birth date: normalised
+    own: Mapped[bool] = mapped_column(default=False)  # made by this node: never routed
+    arrival: Mapped[str] = mapped_column(String(96), unique=True)  # name of the newest spool file taken in
+    association: Mapped[str] = mapped_column(String(64), default="", index=True)
+    calling_ae: Mapped[str] = mapped_column(String(16), default="")
+    called_ae: Mapped[str] = mapped_column(String(16), default="")
+    address: Mapped[str] = mapped_column(String(128), default="")
+    received_at: Mapped[datetime]
+    series: Mapped[SeriesRow] = relationship(back_populates="instances")
+
+
+class AssociationRow(Base):
+    """An association that is over."""
+
+    __tablename__ = "associations"
+    association: Mapped[str] = mapped_column(String(64), primary_key=True)
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    called_ae: Mapped[str] = mapped_column(String(16))
+    address: Mapped[str] = mapped_column(String(128))
+    released: Mapped[bool]
+    stored: Mapped[int]
+    refused: Mapped[int]
+    ended_at: Mapped[datetime]
+
+
+class AsideRow(Base):
+    """A received object that is kept but goes no further: quarantined, in conflict, or superseded; with the reason."""
+
+    __tablename__ = "aside"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # quarantine | conflict | superseded
+    reason: Mapped[str] = mapped_column(Text)
+    path: Mapped[str] = mapped_column(Text, unique=True)  # relative to the data folder
+    sop_uid: Mapped[str] = mapped_column(Text, default="")
+    study_uid: Mapped[str] = mapped_column(Text, default="")
+    calling_ae: Mapped[str] = mapped_column(String(16), default="")
+    received_at: Mapped[datetime]
+
+
+class JobRow(Base):
+    """One run of a pipeline on selected series of a study."""
+
+    __tablename__ = "jobs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    pipeline: Mapped[str] = mapped_column(String(64))  # "": a notice only
+    series_uids: Mapped[list[str]]
+    rules: Mapped[list[str]]
+    targets: Mapped[list[Any]]  # [{destination, kinds | null, notice}]
+    digest: Mapped[str] = mapped_column(String(64))  # of what is analysed: series, instances, versions, identity
+    state: Mapped[JobState] = mapped_column(_states(JobState))
+    priority: Mapped[int]  # 0 urgent, 1 normal, 2 night
+    run: Mapped[int] = mapped_column(default=1)
+    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
+    complete_reason: Mapped[str] = mapped_column(Text)
+    partial: Mapped[bool]
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    lease_until: Mapped[datetime | None]
+    worker: Mapped[str] = mapped_column(String(128), default="")
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    reason: Mapped[str] = mapped_column(Text, default="")  # why not analysed, parked or cancelled
+    finding: Mapped[dict[str, Any]] = mapped_column(default=dict)  # score, verdict, parts, remarks, for tables and pages
+    study: Mapped[StudyRow] = relationship()
+    objects: Mapped[list[ObjectRow]] = relationship(back_populates="job", order_by="ObjectRow.id")
+    __table_args__ = (Index("ix_jobs_claim", "state", "priority", "id"), Index("ix_jobs_lease", "state", "lease_until"))
+
+
+class ObjectRow(Base):
+    """A built result object; the stored file is what every retry sends."""
+
+    __tablename__ = "objects"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    run: Mapped[int]
+    variant: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    sop_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    series_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(Text)  # relative to the data folder
+    sha256: Mapped[str] = mapped_column(String(64))
+    position: Mapped[int]  # what is referenced goes first
+    faults: Mapped[list[str]] = mapped_column(default=list)  # not empty: kept back by the gate
+    job: Mapped[JobRow] = relationship(back_populates="objects")
+
+
+class DeliveryRow(Base):
+    """One object on its way to one destination: the outbox."""
+
+    __tablename__ = "deliveries"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    object_id: Mapped[int] = mapped_column(ForeignKey("objects.id"))
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(64))
+    position: Mapped[int]
+    state: Mapped[DeliveryState] = mapped_column(_states(DeliveryState))
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    first_attempt_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    status: Mapped[int | None]  # the last DIMSE status
+    message: Mapped[str] = mapped_column(Text, default="")
+    object: Mapped[ObjectRow] = relationship()
+    job: Mapped[JobRow] = relationship()
+    __table_args__ = (UniqueConstraint("object_id", "destination"), Index("ix_deliveries_due", "destination", "state", "next_attempt_at"))
+
+
+class DestinationRow(Base):
+    """What is known of a destination: up, or down since when."""
+
+    __tablename__ = "destinations"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    down_since: Mapped[datetime | None]
+    try_again_at: Mapped[datetime | None]
+    last_success_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(Text, default="")
+
+
+class AlertRow(Base):
+    """Something that a person should know about, until it is cleared."""
+
+    __tablename__ = "alerts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    raised_at: Mapped[datetime]
+    cleared_at: Mapped[datetime | None]
+    kind: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(96))  # e.g. "study 12", "job 4", "destination archive"
+    message: Mapped[str] = mapped_column(Text)
+    __table_args__ = (Index("ix_alerts_open", "cleared_at", "kind", "subject"),)
+
+
+class AuditRow(Base):
+    """Who did what: operator actions and what left the house."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(96))
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(96))
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
