@@ -1,0 +1,1 @@
+"""What people and machines watch: logs, alerts, audit."""

@@ -1,0 +1,47 @@
+"""Structured logs: one line per event, for people on a terminal, as JSON elsewhere. No patient data.
+
+A study is named by its number and a short hash of its UID, never by the patient. Standard-library logging (pynetdicom, APScheduler,
+warnings) ends in the same stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+]
+
+
+def configure(*, process: str, json_lines: bool | None = None) -> None:
+    """Set logging up for this process; ``json_lines`` None: JSON unless standard error is a terminal."""
+    as_json = not sys.stderr.isatty() if json_lines is None else json_lines
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else structlog.dev.ConsoleRenderer(pad_event_to=0)
+    last: list[Any] = [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
+    structlog.configure(
+        processors=[*_SHARED, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last])
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)  # remarks on other makers' files; what matters is reported by us
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def study_tag(study_uid: str) -> str:
+    """Return a short name of a study for logs that says nothing about the patient."""
+    return hashlib.sha256(study_uid.encode()).hexdigest()[:12]
