@@ -253,6 +253,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _known_destinations(self) -> Settings:
+        if "sender" in self.destinations:
+            raise ValueError("destinations: 'sender' is the word with which rules mean the sender's own destination: give this one another name")
         for sender in self.reception.senders:
             if sender.results_to is not None and sender.results_to not in self.destinations:
                 known = ", ".join(self.destinations) or "there are none"
@@ -434,6 +436,17 @@ def _clean_location(location: Sequence[str | int], data: Any) -> KeyPath:
     return tuple(path)
 
 
+_MESSAGES = {  # pydantic's type of fault -> what people are told
+    "tuple_type": "write a list, such as [A, B]",
+    "model_type": "write a mapping, such as {key: value}",
+    "dict_type": "write a mapping, such as {key: value}",
+    "mapping_type": "write a mapping, such as {key: value}",
+    "too_short": "give at least one value",
+    "string_too_short": "give at least one character",
+    "union_tag_invalid": "`kind` is none of dicom, stow and folder",
+}
+
+
 def _explain(model: type[BaseModel], path: KeyPath, fault: Mapping[str, Any]) -> str:
     kind, value = fault["type"], fault.get("input")
     if kind == "extra_forbidden":
@@ -445,8 +458,7 @@ def _explain(model: type[BaseModel], path: KeyPath, fault: Mapping[str, Any]) ->
         return str(fault["ctx"]["error"])
     if kind == "union_tag_not_found":
         return "has no `kind`: give it dicom, stow or folder"
-    message = str(fault["msg"])
-    message = message[:1].lower() + message[1:]
+    message = _MESSAGES.get(kind, str(fault["msg"])[:1].lower() + str(fault["msg"])[1:])
     return f"{value!r}: {message}" if not isinstance(value, dict | list) else message
 
 
