@@ -11,7 +11,7 @@ Coordinates are those of DICOM's patient system (LPS, millimetres, PS3.3 C.7.6.2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -322,11 +322,3 @@ class Parcel:
     transfer_syntax_uid: str
     path: Path
     folder: str = ""  # a name for people (study and pipeline), used by `folder` destinations
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """A fact worth a line in a log: an event name and its values. Rooms return these, `journey` counts and logs them."""
-
-    event: str
-    values: Mapping[str, object] = field(default_factory=dict)

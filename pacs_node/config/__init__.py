@@ -1,0 +1,62 @@
+"""What was asked for: frozen pydantic models of ``node.yaml`` and ``rules.yaml``. Nothing here is global; each room gets its section.
+
+Every error names file, line, key and value (`pacs_node.errors.ConfigError`). Relative paths are relative to the working directory.
+"""
+
+from pacs_node.config.reading import Document, KeyPath, dotted, load_rule_list, load_settings, parse, read_yaml, shipped
+from pacs_node.config.rules import Complete, Rule, RuleList
+from pacs_node.config.settings import (
+    TLS,
+    AllowedSender,
+    Assembly,
+    Database,
+    Destination,
+    DicomDestination,
+    Equipment,
+    Executor,
+    FolderDestination,
+    Monitoring,
+    Node,
+    Reception,
+    Retention,
+    Settings,
+    StowDestination,
+)
+from pacs_node.config.units import AETitle, DiskSize, Duration, Port, Section, Size, parse_duration, parse_size
+
+__all__ = [
+    "TLS",
+    "AETitle",
+    "AllowedSender",
+    "Assembly",
+    "Complete",
+    "Database",
+    "Destination",
+    "DicomDestination",
+    "DiskSize",
+    "Document",
+    "Duration",
+    "Equipment",
+    "Executor",
+    "FolderDestination",
+    "KeyPath",
+    "Monitoring",
+    "Node",
+    "Port",
+    "Reception",
+    "Retention",
+    "Rule",
+    "RuleList",
+    "Section",
+    "Settings",
+    "Size",
+    "StowDestination",
+    "dotted",
+    "load_rule_list",
+    "load_settings",
+    "parse",
+    "parse_duration",
+    "parse_size",
+    "read_yaml",
+    "shipped",
+]

@@ -1,0 +1,191 @@
+"""``node.yaml``: one frozen model per section; the defaults are those of the README."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, field_validator, model_validator
+
+from pacs_node.config.units import AETitle, DiskSize, Duration, Port, Section, Size
+
+
+class Equipment(Section):
+    """What results say about the device that made them (PS3.3 C.7.5.2, never empty)."""
+
+    manufacturer: str = Field("pacs-node open source project", min_length=1, max_length=64)
+    serial: str = Field("0", min_length=1, max_length=64)
+    institution: str | None = Field(None, max_length=64)
+
+
+class Node(Section):
+    """Who this node is and where it listens and writes."""
+
+    name: str = Field("node-1", min_length=1, max_length=64)
+    ae_titles: tuple[AETitle, ...] = Field(("PACS_NODE",), min_length=1)
+    address: str = "0.0.0.0"  # noqa: S104 - a DICOM destination has to be reachable; `check` says loudly when any sender may send
+    port: Port = 11112
+    tls_port: Port | None = None
+    data: Path = Path("./data")
+    models: Path | None = None
+    rules: Path | None = None
+    timezone: str | None = None
+    uid_root: str | None = None
+    equipment: Equipment = Equipment()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str | None) -> str | None:
+        try:
+            return value if value is None or ZoneInfo(value) else None
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no time zone of the IANA database, such as Europe/Berlin") from error
+
+    @field_validator("uid_root")
+    @classmethod
+    def _valid_root(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-2](\.(0|[1-9][0-9]*))+", value):
+            raise ValueError(f"{value!r} is no UID root: digits and dots, no leading zeros (PS3.5 9.1)")
+        if value is not None and len(value) > 24:
+            raise ValueError("a UID root may have 24 characters at most: 39 are needed for what follows it")
+        return value
+
+
+class Database(Section):
+    """Where the state is kept. ``url`` None: SQLite in the data folder."""
+
+    url: str | None = None
+
+
+class TLS(Section):
+    """A certificate of our own and the authority that peers must come from."""
+
+    certificate: Path
+    key: Path
+    ca: Path | None = None
+    require_client: bool = True
+
+
+class AllowedSender(Section):
+    """One peer that may send."""
+
+    ae_title: AETitle
+    network: IPv4Network | IPv6Network | None = None
+    results_to: str | None = None
+
+
+class Reception(Section):
+    """How instances are taken in."""
+
+    processes: int = Field(2, ge=1, le=64)
+    max_associations: int = Field(64, ge=1, le=10_000)
+    max_pdu: int = Field(1_048_576, ge=4096, le=16_777_216)
+    senders: tuple[AllowedSender, ...] = ()
+    tls: TLS | None = None
+    private_sop_classes: tuple[str, ...] = ()
+    commitment: bool = False
+    reserve: DiskSize = Size(number=5e9)
+
+
+class Assembly(Section):
+    """When a study counts as complete, unless a rule says otherwise."""
+
+    quiet: Duration = timedelta(seconds=10)
+    deadline: Duration = timedelta(hours=2)
+    on_release: bool = False
+    verify_with: str | None = None
+
+    @model_validator(mode="after")
+    def _deadline_after_quiet(self) -> Assembly:
+        if self.deadline < self.quiet:
+            raise ValueError("deadline is shorter than quiet: a study could never become complete by quiet time")
+        return self
+
+
+class Executor(Section):
+    """Where the models run."""
+
+    kind: Literal["local", "ray"] = "local"
+    devices: Literal["auto"] | tuple[str, ...] = "auto"
+    address: str | None = None
+    gpus_per_worker: float | None = None
+
+
+class DicomDestination(Section):
+    """A storage SCP."""
+
+    kind: Literal["dicom"]
+    ae_title: AETitle
+    address: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    tls: TLS | None = None
+    commitment: bool = False
+    verify_identity: bool = False
+    accepts_research: bool = False
+    fallback: Mapping[str, str] = {}
+
+
+class StowDestination(Section):
+    """A DICOMweb server."""
+
+    kind: Literal["stow"]
+    url: str
+    accepts_research: bool = False
+
+
+class FolderDestination(Section):
+    """A folder on this machine."""
+
+    kind: Literal["folder"]
+    path: Path
+
+    @property
+    def accepts_research(self) -> bool:
+        """A folder always takes research results."""
+        return True
+
+
+Destination = Annotated[DicomDestination | StowDestination | FolderDestination, Field(discriminator="kind")]
+
+
+class Retention(Section):
+    """How long files stay."""
+
+    keep: Duration = timedelta(days=14)
+    high_watermark: DiskSize = Size(number=85, percent=True)
+
+
+class Monitoring(Section):
+    """The status page."""
+
+    address: str = "127.0.0.1"
+    port: Port = 11180
+    auth: Mapping[str, str] | None = None
+
+
+class Settings(Section):
+    """``node.yaml`` as a whole."""
+
+    node: Node = Node()
+    database: Database = Database()
+    reception: Reception = Reception()
+    assembly: Assembly = Assembly()
+    executor: Executor = Executor()
+    destinations: Mapping[str, Destination] = {"research": FolderDestination(kind="folder", path=Path("./out"))}
+    retention: Retention = Retention()
+    monitoring: Monitoring = Monitoring()
+
+    @model_validator(mode="after")
+    def _known_destinations(self) -> Settings:
+        if "sender" in self.destinations:
+            raise ValueError("destinations: 'sender' is the word with which rules mean the sender's own destination: give this one another name")
+        for sender in self.reception.senders:
+            if sender.results_to is not None and sender.results_to not in self.destinations:
+                known = ", ".join(self.destinations) or "there are none"
+                raise ValueError(f"results_to of sender {sender.ae_title}: {sender.results_to!r} is none of the destinations ({known})")
+        return self
