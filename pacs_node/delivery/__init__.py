@@ -1,0 +1,29 @@
+"""Step 6 of the journey: results, and originals where a rule forwards them, reach their destinations.
+
+Every kind of destination is one module with the same function ``deliver(destination, parcels, calling_ae, on_outcome)``: it offers the
+parcels in order and reports each object's outcome at once. It raises `pacs_node.errors.TemporaryFailure` where the destination as a
+whole cannot be had; objects that were not reported are still to be sent then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+from pacs_node.config import Destination
+from pacs_node.delivery import cstore, folder
+from pacs_node.errors import PermanentRefusal
+from pacs_node.records import Outcome, Parcel
+
+DESTINATIONS: Mapping[str, ModuleType] = {"dicom": cstore, "folder": folder}
+"""Kind of destination → the module that delivers to it."""
+
+PLANNED = ("stow",)
+"""Kinds that the configuration knows and this version does not deliver to; `pacs-node check` refuses them."""
+
+
+def deliver(destination: Destination, parcels: Sequence[Parcel], calling_ae: str, on_outcome: Callable[[Outcome], None]) -> None:
+    """Offer ``parcels`` in order to a destination of any kind."""
+    if destination.kind not in DESTINATIONS:
+        raise PermanentRefusal(destination.kind, f"destinations of kind {destination.kind} are not supported yet: use dicom or folder")
+    DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome)

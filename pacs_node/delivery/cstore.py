@@ -1,0 +1,190 @@
+"""C-STORE to a storage SCP: one association, the objects in order, an outcome for each as soon as it is known (PS3.4 Annex B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import _config, build_context
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from pacs_node.config import DicomDestination
+from pacs_node.delivery.requestor import Requestor
+from pacs_node.dicom.file_meta import read_meta
+from pacs_node.dicom.header import read_object
+from pacs_node.dicom.sop_classes import MAX_CONTEXTS, VERIFICATION, name_of
+from pacs_node.dicom.statuses import SUCCESS, StatusClass, classify
+from pacs_node.dicom.transfer_syntaxes import DEFAULT, REENCODABLE
+from pacs_node.errors import TemporaryFailure, UnreadableObject
+from pacs_node.records import Outcome, Parcel
+
+# A path given to send_c_store is then sent byte for byte in chunks, never decoded. pynetdicom has no other switch for this.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+Context = tuple[str, str]  # SOP class, transfer syntax
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that a destination gets."""
+
+    connect: float = 10.0
+    associate: float = 30.0
+    response: float = 120.0  # for one object; archives that write to tape or run scripts take their time
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a destination said when it was asked without being sent anything."""
+
+    reachable: bool  # it opened an association
+    problem: str  # "" where it answered C-ECHO with success
+    accepted: frozenset[str]  # those of the SOP classes asked for
+
+
+def deliver(
+    destination: DicomDestination,
+    parcels: Sequence[Parcel],
+    calling_ae: str,
+    on_outcome: Callable[[Outcome], None],
+    timeouts: Timeouts = Timeouts(),
+) -> None:
+    """Send ``parcels`` in order and report each outcome at once.
+
+    The file's dataset bytes go out as they are. Only where the destination refuses the transfer syntax of an uncompressed object but
+    takes the default one, the object is written again in that (no pixel changes). Raises `TemporaryFailure` where the association
+    cannot be opened or is lost; what was not reported is still to be sent.
+    """
+    for batch in _batches(parcels):
+        contexts = list(dict.fromkeys(context for parcel in batch for context in _contexts(parcel)))
+        with _association(destination, calling_ae, [build_context(*context) for context in contexts], timeouts) as association:
+            accepted = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts}
+            for parcel in batch:
+                on_outcome(_send(association, destination, parcel, accepted))
+
+
+def probe(destination: DicomDestination, calling_ae: str, sop_classes: Sequence[str], timeouts: Timeouts = Timeouts()) -> Probe:
+    """Ask with C-ECHO whether the destination is there, and which of ``sop_classes`` it would accept."""
+    asked = [VERIFICATION, *dict.fromkeys(sop_classes)][:MAX_CONTEXTS]
+    contexts = [build_context(sop_class, [*REENCODABLE, DEFAULT] if sop_class != VERIFICATION else [DEFAULT]) for sop_class in asked]
+    try:
+        with _association(destination, calling_ae, contexts, timeouts) as association:
+            accepted = frozenset(str(context.abstract_syntax) for context in association.accepted_contexts)
+            problem = _echo(association) if VERIFICATION in accepted else "does not accept the Verification SOP class (C-ECHO)"
+            return Probe(True, problem, accepted - {VERIFICATION})
+    except TemporaryFailure as error:
+        return Probe(False, str(error), frozenset())
+
+
+def _echo(association: Association) -> str:
+    status = association.send_c_echo()
+    if "Status" not in status:
+        return "gave no answer to C-ECHO"
+    return "" if status.Status == SUCCESS else f"answered C-ECHO with status 0x{status.Status:04X}"
+
+
+def _contexts(parcel: Parcel) -> list[Context]:
+    """Return what has to be proposed for a parcel: its own encoding, and the default one where it could be written so."""
+    own = [(parcel.sop_class_uid, parcel.transfer_syntax_uid)]
+    fallback = REENCODABLE.get(parcel.transfer_syntax_uid)
+    return own if fallback is None else [*own, (parcel.sop_class_uid, fallback)]
+
+
+def _batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
+    """Split parcels into runs whose contexts fit into one association, keeping their order."""
+    batch: list[Parcel] = []
+    contexts: set[Context] = set()
+    for parcel in parcels:
+        grown = contexts.union(_contexts(parcel))
+        if len(grown) > MAX_CONTEXTS:
+            yield batch
+            batch, grown = [], set(_contexts(parcel))
+        batch.append(parcel)
+        contexts = grown
+    if batch:
+        yield batch
+
+
+# --- one object --------------------------------------------------------------------------------------------------------
+
+
+def _send(association: Association, destination: DicomDestination, parcel: Parcel, accepted: set[Context]) -> Outcome:
+    usable = next((context for context in _contexts(parcel) if context in accepted), None)
+    if usable is None:
+        what = f"{name_of(parcel.sop_class_uid)} in {name_of(parcel.transfer_syntax_uid)}"
+        return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the destination accepts no {what}")
+    try:
+        _check_file(parcel)
+        content = parcel.path if usable[1] == parcel.transfer_syntax_uid else read_object(parcel.path)
+    except FileNotFoundError:
+        return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the stored file {parcel.path} is gone")
+    except UnreadableObject as error:
+        return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=str(error))
+    try:
+        status = association.send_c_store(content)
+    except RuntimeError as error:  # pynetdicom: no association any more
+        raise TemporaryFailure(_name(destination), "closed the association before all objects were sent") from error
+    except OSError as error:  # in the middle of the file: the peer waits for a rest that will not come
+        association.abort()
+        raise TemporaryFailure(_name(destination), f"the stored file {parcel.path} could not be read to its end ({error})") from error
+    except (ValueError, AttributeError) as error:  # pynetdicom: a dataset that it cannot encode
+        return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the stored file {parcel.path} cannot be encoded ({error})")
+    return _outcome(destination, parcel, status)
+
+
+def _check_file(parcel: Parcel) -> None:
+    """Raise `UnreadableObject` where the stored file is gone, damaged, or another object than the parcel says."""
+    meta = read_meta(parcel.path)
+    found = (meta.get("MediaStorageSOPInstanceUID"), meta.get("MediaStorageSOPClassUID"), meta.get("TransferSyntaxUID"))
+    if found != (parcel.sop_uid, parcel.sop_class_uid, parcel.transfer_syntax_uid):
+        raise UnreadableObject(str(parcel.path), f"its file meta information names another object than {parcel.sop_uid}")
+
+
+def _outcome(destination: DicomDestination, parcel: Parcel, status: Dataset) -> Outcome:
+    if "Status" not in status:
+        raise TemporaryFailure(_name(destination), f"gave no answer to the C-STORE of {parcel.sop_uid}")
+    code = int(status.Status)
+    meaning = classify(code)
+    comment = str(status.get("ErrorComment") or "").strip()
+    return Outcome(
+        parcel.sop_uid,
+        delivered=meaning.kind in (StatusClass.SUCCESS, StatusClass.WARNING),
+        permanent=meaning.kind is StatusClass.PERMANENT,
+        status=code,
+        message=f"{meaning.meaning}: {comment}" if comment else meaning.meaning,
+    )
+
+
+# --- the association ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _association(destination: DicomDestination, calling_ae: str, contexts: Sequence[PresentationContext], timeouts: Timeouts) -> Iterator[Association]:
+    """Open an association and release it at the end; raises `TemporaryFailure` where there is none to be had."""
+    entity = Requestor(calling_ae, timeouts.connect, timeouts.associate, timeouts.response)
+    try:
+        association = entity.associate(destination.address, destination.port, list(contexts), destination.ae_title)
+    except OSError as error:
+        raise TemporaryFailure(_name(destination), f"the address cannot be resolved ({error.strerror or error})") from error
+    answer = association.acceptor.primitive
+    if not association.is_established and (answer is None or answer.result != 0 or association.accepted_contexts):
+        raise TemporaryFailure(_name(destination), _why_not(association, answer))
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _why_not(association: Association, answer: Any) -> str:
+    if association.is_rejected and answer is not None:
+        return f"rejected the association: {answer.result_str}, {answer.source_str}, {answer.reason_str}"
+    return "cannot be reached, or broke off while the association was negotiated: check address and port, and whether it runs"
+
+
+def _name(destination: DicomDestination) -> str:
+    return f"{destination.ae_title} at {destination.address}:{destination.port}"

@@ -1,0 +1,52 @@
+"""Opening associations to other nodes: pynetdicom's application entity with a socket that sends at once and is always closed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+
+class _Socket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped
+    """pynetdicom's own leaves the descriptor open where the peer has closed first: shutting down fails then, and closing is skipped."""
+
+    def _create_socket(self, address: AddressInformation) -> socket.socket:
+        made: socket.socket = super()._create_socket(address)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is not None:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+
+class Requestor(AE):  # type: ignore[misc]
+    """The application entity of this node where it is the one who opens associations.
+
+    Parameters
+    ----------
+    ae_title
+        the calling AE title
+    connect, associate, response
+        seconds that the peer gets for the connection, for the answer to the association request, and for every response
+    """
+
+    def __init__(self, ae_title: str, connect: float, associate: float, response: float) -> None:
+        super().__init__(ae_title=ae_title)
+        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        self.connection_timeout, self.acse_timeout = connect, associate
+        self.dimse_timeout = self.network_timeout = response
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        made = _Socket(assoc, address=address)
+        made.tls_args = tls_args
+        return made

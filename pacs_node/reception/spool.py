@@ -1,0 +1,211 @@
+"""The durable spool: what was acknowledged is here, under a name that a restart finds.
+
+::
+
+    data/spool/new/00 … 0f/NAME.dcm     an acknowledged instance (Part 10, dataset bytes as received)
+                           NAME.end     the end of an association (JSON)
+                           *.part       being written; never acknowledged
+    data/quarantine/NAME.dcm, NAME.json kept aside with the reason
+
+NAME is made of the time in nanoseconds, the association identifier and a counter: unique, in the order of arrival, and free of
+anything received. One association writes into one shard. A receiver writes, one reader takes away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import json
+import os
+import re
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pacs_node.errors import SpoolFull, UnreadableObject
+from pacs_node.reception.files import Bytes, FileLayer, write_durably
+from pacs_node.reception.part10 import Incoming, head, sender_of
+from pacs_node.records import Arrival, AssociationEnd, Quarantined, Sender
+
+SHARDS = 16
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+_NAME = re.compile(r"([0-9]{20})-([0-9a-z]{1,32})-([0-9]{6,})")
+_ASSOCIATION = re.compile(r"[0-9a-z]{1,32}")
+
+
+class Spool:
+    """The spool in a data folder; several processes may write to it at once.
+
+    Parameters
+    ----------
+    data
+        the node's data folder; the folders of the spool are made in it
+    address
+        this node's presentation address, ``host:port``, for the file meta information
+    files
+        the file operations, replaced in tests
+
+    Every method that writes raises `SpoolFull` where the disk takes no more; nothing of the file stays behind then.
+    """
+
+    def __init__(self, data: Path, address: str = "", files: FileLayer | None = None) -> None:
+        self.new, self.quarantine_folder = data / "spool" / "new", data / "quarantine"
+        self._address, self._files = address, files or FileLayer()
+        self._lock, self._last_time, self._count = threading.Lock(), 0, 0
+        self._shards = [self.new / f"{number:02x}" for number in range(SHARDS)]
+        missing = [folder for folder in (*self._shards, self.quarantine_folder) if not folder.is_dir()]
+        for folder in missing:
+            folder.mkdir(parents=True, exist_ok=True)
+        for parent in dict.fromkeys(parent for folder in missing for parent in (folder.parent, folder.parent.parent, data.parent)):
+            with contextlib.suppress(PermissionError):  # the parent of the data folder may be someone else's
+                self._files.sync_folder(parent)
+
+    # --- writing -------------------------------------------------------------------------------------------------------
+
+    def store(self, sender: Sender, sop_class: str, sop_instance: str, transfer_syntax: str, parts: Iterable[Bytes]) -> Path:
+        """Keep an instance; on return it is on the disk and success may be answered.
+
+        ``parts`` are the dataset's bytes as received, in order.
+        """
+        path = self._path(sender, ".dcm")
+        self._write(path, Incoming(sender, sop_class, sop_instance, transfer_syntax), parts)
+        return path
+
+    def end_association(self, sender: Sender, *, released: bool, stored: int, refused: int) -> AssociationEnd:
+        """Write the marker that says that an association is over, after its instances in the order of names."""
+        path = self._path(sender, ".end")
+        name = path.stem
+        marker = {"sender": asdict(sender), "released": released, "stored": stored, "refused": refused}
+        self._write_json(path, marker)
+        return AssociationEnd(path, name, sender, released, stored, refused, _time_of(name))
+
+    def set_aside(self, incoming: Incoming, parts: Iterable[Bytes], reason: str) -> Path:
+        """Keep an object that cannot be accepted, with the reason, in quarantine."""
+        path = self.quarantine_folder / self._path(incoming.sender, ".dcm").name
+        self._write_json(path.with_suffix(".json"), {"sender": asdict(incoming.sender), "reason": reason})
+        self._write(path, incoming, parts)
+        return path
+
+    def quarantine(self, arrival: Arrival, reason: str) -> Quarantined:
+        """Move an arrival that turned out to be unusable into quarantine, with the reason."""
+        target = self.quarantine_folder / arrival.path.name
+        self._write_json(target.with_suffix(".json"), {"sender": asdict(arrival.sender), "reason": reason})
+        self._files.rename(arrival.path, target)
+        self._files.sync_folder(target.parent)
+        self._files.sync_folder(arrival.path.parent)
+        return Quarantined(target, arrival.name, reason, arrival.sender, arrival.received_at)
+
+    def _path(self, sender: Sender, suffix: str) -> Path:
+        if not _ASSOCIATION.fullmatch(sender.association):
+            raise ValueError(f"{sender.association!r} is no association identifier: 1 to 32 digits and small letters")
+        with self._lock:
+            self._last_time = max(self._last_time + 1, time.time_ns())  # a clock that steps back does not change the order
+            self._count += 1
+            name = f"{self._last_time:020d}-{sender.association}-{self._count:06d}"
+        return self._shards[zlib.crc32(sender.association.encode()) % SHARDS] / f"{name}{suffix}"
+
+    def _write(self, path: Path, incoming: Incoming, parts: Iterable[Bytes]) -> None:
+        self._durably(path, _chain(head(incoming, self._address), parts))
+
+    def _write_json(self, path: Path, content: object) -> None:
+        self._durably(path, (json.dumps(content, ensure_ascii=True).encode(),))
+
+    def _durably(self, path: Path, parts: Iterable[Bytes]) -> None:
+        try:
+            write_durably(self._files, path, parts)
+        except OSError as error:
+            if error.errno in DISK_FAULTS:
+                raise SpoolFull(path.parent, error.strerror or str(error)) from error
+            raise
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    def arrivals(self, limit: int = 500) -> list[Arrival | AssociationEnd]:
+        """Return the ``limit`` oldest entries in the order of their names.
+
+        They stay until `forget` takes them away. An entry that cannot be read is moved to quarantine and left out.
+        """
+        found: list[Arrival | AssociationEnd] = []
+        for name, path in heapq.nsmallest(limit, self._entries()):
+            try:
+                found.append(_read_marker(path) if path.suffix == ".end" else Arrival(path, name, _time_of(name), sender_of(path)))
+            except FileNotFoundError:
+                continue  # taken away since the folder was listed
+            except UnreadableObject as error:
+                with contextlib.suppress(SpoolFull):  # it stays where it is until there is room for its note
+                    self.quarantine(Arrival(path, name, _time_of(name), Sender()), error.reason)
+        return found
+
+    def _entries(self) -> Iterator[tuple[str, Path]]:
+        for shard in self._shards:
+            for entry in os.listdir(shard):
+                name, suffix = os.path.splitext(entry)
+                if suffix in (".dcm", ".end") and _NAME.fullmatch(name):
+                    yield name, shard / entry
+
+    def quarantined(self) -> list[Quarantined]:
+        """Return what lies in quarantine, oldest first."""
+        found = []
+        for path in sorted(path for path in self.quarantine_folder.iterdir() if path.suffix in (".dcm", ".end")):
+            try:
+                note = json.loads(path.with_suffix(".json").read_bytes())
+                sender, reason = Sender(**note["sender"]), str(note["reason"])
+            except (OSError, ValueError, KeyError, TypeError):
+                sender, reason = Sender(), "unknown: the note beside the object is missing or damaged"
+            received = _time_of(path.stem) if _NAME.fullmatch(path.stem) else datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            found.append(Quarantined(path, path.stem, reason, sender, received))
+        return found
+
+    def forget(self, *entries: Arrival | AssociationEnd | Quarantined) -> None:
+        """Take entries away for good; each folder is synced once."""
+        for entry in entries:
+            self._files.remove(entry.path)
+            if isinstance(entry, Quarantined):
+                self._files.remove(entry.path.with_suffix(".json"))
+        for folder in dict.fromkeys(entry.path.parent for entry in entries):
+            self._files.sync_folder(folder)
+
+    # --- care ----------------------------------------------------------------------------------------------------------
+
+    def sweep_parts(self) -> int:
+        """Remove half-written files, none of which was acknowledged; return how many. Only while no receiver runs."""
+        parts = [path for folder in (*self._shards, self.quarantine_folder) for path in folder.glob("*.part")]
+        for path in parts:
+            self._files.remove(path)
+        return len(parts)
+
+    def capacity(self) -> int:
+        """Return the size of the spool's disk in bytes."""
+        disk = os.statvfs(self.new)
+        return disk.f_blocks * disk.f_frsize
+
+    def room(self, reserve_bytes: int) -> bool:
+        """Tell whether more than the reserve is free on the spool's disk, in bytes that an ordinary user may take."""
+        disk = os.statvfs(self.new)
+        return disk.f_bavail * disk.f_frsize > reserve_bytes
+
+
+def _chain(first: bytes, rest: Iterable[Bytes]) -> Iterator[Bytes]:
+    yield first
+    yield from rest
+
+
+def _time_of(name: str) -> datetime:
+    """Return the moment in a name, UTC."""
+    nanoseconds = int(name[:20])
+    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).replace(microsecond=nanoseconds % 10**9 // 1000)
+
+
+def _read_marker(path: Path) -> AssociationEnd:
+    try:
+        marker = json.loads(path.read_bytes())
+        sender = Sender(**marker["sender"])
+        return AssociationEnd(path, path.stem, sender, bool(marker["released"]), int(marker["stored"]), int(marker["refused"]), _time_of(path.stem))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableObject(path.name, f"the marker of an association's end is damaged ({error})") from error

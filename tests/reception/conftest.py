@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pacs_node.config import Reception
+from pacs_node.reception.listener import ReceiverConfig, Timeouts, open_socket, serve
+from pacs_node.reception.spool import Spool
+from tests.reception.peers import NO_RESERVE, Running
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start receivers in threads; they are stopped at the end of the test."""
+    running: list[Running] = []
+    sockets = []
+
+    def begin(data: Path | None = None, drain: float = 0.5, timeouts: Timeouts | None = None, **reception: object) -> Running:
+        settings = Reception.model_validate({"reserve": NO_RESERVE, **reception})
+        config = ReceiverConfig(("PACS_NODE", "SECOND"), data or tmp_path / "data", settings, drain, timeouts or Timeouts(5.0, 5.0, 20.0))
+        listening = open_socket("127.0.0.1", 0)
+        sockets.append(listening)
+        slots, stop = [0], threading.Event()
+        thread = threading.Thread(target=serve, args=(config, listening, slots, 0, stop))
+        thread.start()
+        running.append(Running(listening.getsockname()[1], Spool(config.data), slots, stop, thread))
+        return running[-1]
+
+    yield begin
+    for receiver in running:
+        receiver.stop.set()
+    for receiver in running:
+        receiver.thread.join(30)
+        assert not receiver.thread.is_alive()
+    for listening in sockets:
+        listening.close()
+
+
+@pytest.fixture
+def receiver(start: Callable[..., Running]) -> Running:
+    return start()
