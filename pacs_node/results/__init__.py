@@ -1,0 +1,18 @@
+"""What goes back to the PACS: SR, secondary capture, parametric map and notice, built once, and the gate they pass before they leave.
+
+::
+
+    Finding, Notice ─┐
+    Sources, Run ────┼─► build ─► pm ─► sc ─► sr ─► check, dciodvfy ─► save ─► (outbox)
+    Equipment ───────┘            what is referenced comes before what refers to it
+"""
+
+from __future__ import annotations
+
+from pacs_node.results.builders import BUILDERS, DEFAULT_KINDS, PLANNED, build
+from pacs_node.results.check import check, check_all
+from pacs_node.results.files import save
+from pacs_node.results.request import BuildRequest
+from pacs_node.results.validator import dciodvfy
+
+__all__ = ["BUILDERS", "DEFAULT_KINDS", "PLANNED", "BuildRequest", "build", "check", "check_all", "dciodvfy", "save"]

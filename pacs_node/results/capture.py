@@ -1,0 +1,117 @@
+"""The secondary capture: Multi-frame True Color SC with a page of text and a page for each slice that stands out (PS3.3 A.8.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
+
+from pacs_node.dicom.header import text_of
+from pacs_node.records import Finding
+from pacs_node.results import codes as ours
+from pacs_node.results.drawing import Page, slice_page, text_page
+from pacs_node.results.identity import Label, copied_element, finish, local_time
+from pacs_node.results.lossiness import add_lossiness
+from pacs_node.results.references import referenced_series, references_to
+from pacs_node.results.request import BuildRequest, finding_of
+from pacs_node.results.wording import UNCALIBRATED_HERE, algorithm_line, calibration_line, completeness_line, score_line, standing_line, top_slices
+
+MOST_SLICES = 5
+
+
+def build_capture(request: BuildRequest, companions: Mapping[str, Dataset]) -> Dataset:
+    """Build the secondary capture of a finding."""
+    del companions
+    finding = finding_of(request, "sc")
+    tops = top_slices(finding)[:MOST_SLICES]
+    pages = [summary_page(request, finding), *(slice_page(finding, top) for top in tops)]
+    label = Label("sc", MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", 2, f"{algorithm_line(finding.algorithm)} anomaly pictures")
+    dataset = Dataset()
+    _add_image(dataset, request)
+    _add_pixels(dataset, pages)
+    _add_vectors(dataset, ["summary", *(f"slice {top.index + 1}" for top in tops)])
+    return finish(dataset, request, label)
+
+
+def summary_page(request: BuildRequest, finding: Finding) -> Page:
+    """Draw the page of text."""
+    return text_page(score_line(finding), _verdict_line(finding), summary_rows(request, finding))
+
+
+def _verdict_line(finding: Finding) -> str:
+    standing = standing_line(finding)
+    return standing[:1].upper() + standing[1:]
+
+
+def summary_rows(request: BuildRequest, finding: Finding) -> list[tuple[str, str]]:
+    """Return names and values of the page of text, the most important first."""
+    header, run, volume = request.header, request.run, finding.volume
+    date = text_of(header, "StudyDate")
+    study = (f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 else date, text_of(header, "StudyDescription"))
+    series = (text_of(header, "SeriesNumber"), text_of(header, "SeriesDescription"), f"{volume.modality}, {len(volume.frames)} slices")
+    rows = [
+        ("Study", " · ".join(part for part in study if part)),
+        ("Series", " · ".join(part for part in series if part)),
+        ("Algorithm", f"{algorithm_line(finding.algorithm)} · {finding.algorithm.manufacturer}"),
+        ("Calibration", calibration_line(finding.calibration) if finding.calibration else UNCALIBRATED_HERE),
+        ("Run", f"{run.number} · {local_time(request):%Y-%m-%d %H:%M} · pipeline {run.pipeline}"),
+        ("Completeness", completeness_line(run)),
+    ]
+    rows += [("Stands out", top.line) for top in top_slices(finding)[:MOST_SLICES]]
+    return rows + [("Remark", remark) for remark in (*volume.remarks, *finding.remarks)]
+
+
+# --- modules -----------------------------------------------------------------------------------------------------------
+
+
+def _add_image(dataset: Dataset, request: BuildRequest) -> None:
+    """General Image, General Reference, SC Equipment and SC Multi-frame Image (PS3.3 C.7.6.1, C.12.4, C.8.6.1, C.8.6.3).
+
+    No spacing is written, and no place in the patient: nobody shall measure in these pictures.
+    """
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.ConversionType = "WSD"
+    dataset.PatientOrientation = None
+    dataset.BurnedInAnnotation = "YES"
+    dataset.DerivationDescription = "Pictures of slices with anomaly heat by an AI algorithm, research use"
+    sources = references_to(request.sources.analysed)
+    dataset.SourceImageSequence = []
+    for source in sources:
+        item = source.item()
+        item.PurposeOfReferenceCodeSequence = [ours.item_of(ours.SOURCE_FOR_PROCESSING)]
+        dataset.SourceImageSequence.append(item)
+    dataset.ReferencedSeriesSequence = referenced_series(sources)
+    for keyword in ("RequestAttributesSequence", "BodyPartExamined", "Laterality"):
+        element = copied_element(request.header, keyword)
+        if element is not None:
+            dataset.add(element)
+    _mend_laterality(dataset)
+    add_lossiness(dataset, request.sources.analysed)
+
+
+def _mend_laterality(dataset: Dataset) -> None:
+    """Laterality (Type 2C) is absent for a body part that exists once, and there, if need be empty, for any other or an unknown one."""
+    if text_of(dataset, "BodyPartExamined") in ours.UNPAIRED:
+        dataset.pop("Laterality", None)
+    elif "Laterality" not in dataset:
+        dataset.Laterality = None
+
+
+def _add_pixels(dataset: Dataset, pages: list[Page]) -> None:
+    """Image Pixel and Multi-frame (PS3.3 C.7.6.3, C.7.6.6): RGB, colour by pixel."""
+    dataset.Rows, dataset.Columns = pages[0].shape[:2]
+    dataset.NumberOfFrames = len(pages)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    content = np.stack(pages).tobytes()
+    dataset.PixelData = content + b"\x00" * (len(content) % 2)
+
+
+def _add_vectors(dataset: Dataset, labels: list[str]) -> None:
+    """SC Multi-frame Vector (PS3.3 C.8.6.4): page numbers, and a name for each page."""
+    if len(labels) > 1:
+        dataset.FrameIncrementPointer = [0x00182001, 0x00182002]  # Page Number Vector, Frame Label Vector
+        dataset.PageNumberVector = list(range(1, len(labels) + 1))
+        dataset.FrameLabelVector = labels

@@ -1,0 +1,39 @@
+"""Writing a result as the file that every delivery attempt sends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from io import BytesIO
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from pacs_node.records import ResultObject
+
+
+def encode(dataset: Dataset) -> bytes:
+    """Return the Part 10 bytes of a dataset (PS3.10 7)."""
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def save(result: ResultObject, path: Path) -> str:
+    """Write a result so that it survives a power cut, and return its SHA-256 in hexadecimal.
+
+    The file appears under ``path`` only when it is whole: written beside it, synced, renamed, and the folder synced.
+    """
+    content = encode(result.dataset)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,48 @@
+"""What is to be built: everything that the builders may look at, so that the same request always gives the same bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from pacs_node.config import Equipment
+from pacs_node.errors import ResultRejected
+from pacs_node.records import Algorithm, Finding, Notice, Run, Sources
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """The facts of one set of results.
+
+    Nothing else makes a value of a result: no clock, no random number. ``kinds`` are rows of `pacs_node.results.BUILDERS`.
+    """
+
+    finding: Finding | None
+    notice: Notice | None
+    sources: Sources
+    run: Run
+    equipment: Equipment
+    uid_root: str | None
+    timezone: str | None  # IANA name for our times where the source has no offset; None: the system's
+    kinds: tuple[str, ...]
+
+    @property
+    def header(self) -> Dataset:
+        """The header that patient, study and encoding are taken from."""
+        return (self.sources.analysed + self.sources.others)[0]
+
+    @property
+    def algorithm(self) -> Algorithm | None:
+        """The model that judged, None in a notice about a study that no model saw."""
+        return self.finding.algorithm if self.finding is not None else None
+
+
+def finding_of(request: BuildRequest, kind: str) -> Finding:
+    """Return the finding; raises `ResultRejected` where a kind needs one and the request has none, or its score is no number."""
+    if request.finding is None:
+        raise ResultRejected(kind, ("there is no finding to tell: ask for a notice instead",))
+    if not math.isfinite(request.finding.score):
+        raise ResultRejected(kind, (f"the score {request.finding.score} is no finite number: ask for a notice instead",))
+    return request.finding

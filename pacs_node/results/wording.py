@@ -1,0 +1,150 @@
+"""The words that results use, for people: no object says more about a patient than the verdicts of `pacs_node.records.Verdict`.
+
+Everything here is pure: facts in, text out. Texts are ASCII as far as they are ours, so that they fit any character set.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from pydicom.charset import convert_encodings
+
+from pacs_node.records import Algorithm, Calibration, Finding, Plane, Population, Run, Verdict
+
+RESEARCH_USE = "AI, research use, not for diagnosis"
+UNCALIBRATED_HERE = "uncalibrated here: no percentile, p-value or verdict"
+
+POPULATIONS = {
+    Population.SITE: "studies of this site",
+    Population.FOREIGN: "studies of another site",
+    Population.SYNTHETIC: "synthetic studies",
+}
+
+_ASCII = str.maketrans({"·": "-", "−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "×": "x", "…": "...", "“": '"', "”": '"', "’": "'", "µ": "u", "ß": "ss"})
+LONG_STRING = 64  # characters of an LO value (PS3.5 6.2)
+
+
+def to_ascii(text: str) -> str:
+    """Write a text with ASCII characters only: accents are dropped, what has no like becomes ``?``."""
+    folded = unicodedata.normalize("NFKD", text.translate(_ASCII))
+    plain = "".join(char for char in folded if not unicodedata.combining(char))
+    return plain.encode("ascii", "replace").decode("ascii")
+
+
+def fit(text: str, encodings: list[str]) -> str:
+    """Return ``text`` as it is where the character set (Python codecs, `encodings_of`) can hold it, in ASCII otherwise."""
+    return text if text.isascii() or all(any(_can_encode(char, codec) for codec in encodings) for char in text) else to_ascii(text)
+
+
+def _can_encode(char: str, codec: str) -> bool:
+    try:
+        char.encode(codec)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def encodings_of(character_set: object) -> list[str]:
+    """Return the Python codecs of a Specific Character Set value; ASCII where the value is empty or unknown to us."""
+    values = [character_set] if isinstance(character_set, str) else list(character_set or ())  # type: ignore[call-overload]
+    if not any(values):
+        return ["ascii"]
+    try:
+        return [str(codec) for codec in convert_encodings(values)]
+    except (LookupError, ValueError, TypeError):
+        return ["ascii"]
+
+
+def one_line(text: str, limit: int = LONG_STRING) -> str:
+    """Return ``text`` as a value of LO or SH: one line without backslash (which separates values), cut to ``limit`` characters."""
+    words = " ".join("".join(char if char.isprintable() else " " for char in text).replace("\\", "/").split())
+    return words if len(words) <= limit else words[: limit - 3].rstrip() + "..."
+
+
+def number(value: float) -> str:
+    """Write a number with at most four significant digits, as people read it."""
+    return f"{value:.4g}"
+
+
+def algorithm_line(algorithm: Algorithm) -> str:
+    """Name an algorithm with its version."""
+    return f"{algorithm.name} {algorithm.version}"
+
+
+def score_line(finding: Finding) -> str:
+    """Say the score and the verdict in one sentence: the first thing that every object says."""
+    text = f"Anomaly score {number(finding.score)}: {finding.verdict.value}"
+    if finding.calibration is not None and finding.verdict in (Verdict.ABOVE, Verdict.NOT_ABOVE):
+        text += f" {number(finding.calibration.threshold)}"
+    return text
+
+
+def standing_line(finding: Finding) -> str:
+    """Say where the score stands among the calibration studies, or that nothing is known about that here."""
+    calibration = finding.calibration
+    if calibration is None or finding.percentile is None or finding.p_value is None:
+        return UNCALIBRATED_HERE
+    return f"percentile {number(finding.percentile)} of {calibration.studies} {POPULATIONS[calibration.population]}, p = {number(finding.p_value)}"
+
+
+def calibration_line(calibration: Calibration) -> str:
+    """Say on what a calibration rests."""
+    population = POPULATIONS[calibration.population]
+    rate = number(100 * calibration.false_positive_rate)
+    return f"{calibration.studies} {population}, {calibration.made_on.isoformat()}, at most {rate} % false alarms (95 % confidence)"
+
+
+def completeness_line(run: Run) -> str:
+    """Say why the study counted as complete, or that it did not."""
+    return f"PARTIAL study: {run.complete_reason}" if run.partial else f"study complete: {run.complete_reason}"
+
+
+def through_plane(plane: Plane) -> float:
+    """Return the position of a plane along its normal, in mm from the origin of the frame of reference."""
+    (rx, ry, rz, cx, cy, cz), (x, y, z) = plane.orientation, plane.position
+    return (ry * cz - rz * cy) * x + (rz * cx - rx * cz) * y + (rx * cy - ry * cx) * z
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One of the slices that stand out, as it is named to people."""
+
+    index: int  # into the volume, from 0
+    count: int  # slices of the volume
+    score: float
+    position: float | None  # mm along the normal, None without spatial information
+
+    @property
+    def name(self) -> str:
+        """Number and position."""
+        where = f", position {self.position:+.1f} mm" if self.position is not None else ""
+        return f"slice {self.index + 1} of {self.count}{where}"
+
+    @property
+    def line(self) -> str:
+        """Number, position and score."""
+        return f"{self.name}, slice score {number(self.score)}"
+
+
+def top_slices(finding: Finding) -> tuple[Slice, ...]:
+    """Return the slices that stand out, most anomalous first."""
+    planes, count = finding.planes, len(finding.volume.frames)
+    return tuple(
+        Slice(index, count, float(finding.slice_scores[index]), None if (plane := planes[index]) is None else through_plane(plane))
+        for index in finding.top_slices
+    )
+
+
+def summary(finding: Finding, run: Run) -> str:
+    """Tell the finding in a few lines of plain text: what was found, by what, on how much."""
+    lines = [
+        f"{score_line(finding)}. {RESEARCH_USE}.",
+        f"{standing_line(finding)[:1].upper()}{standing_line(finding)[1:]}.",
+        f"Algorithm {algorithm_line(finding.algorithm)} by {finding.algorithm.manufacturer}; run {run.number}; {completeness_line(run)}.",
+    ]
+    if finding.calibration is not None:
+        lines.append(f"Calibration: {calibration_line(finding.calibration)}.")
+    lines += [f"Stands out: {top.line}." for top in top_slices(finding)]
+    lines += [f"Remark: {remark}" for remark in (*finding.volume.remarks, *finding.remarks)]
+    return "\n".join(lines)
