@@ -312,6 +312,11 @@ class Outcome:
     status: int | None = None  # DIMSE status
     message: str = ""
 
+    @property
+    def temporary(self) -> bool:
+        """Worth another try later."""
+        return not self.delivered and not self.permanent
+
 
 @dataclass(frozen=True, slots=True)
 class Parcel:

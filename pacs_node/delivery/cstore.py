@@ -57,14 +57,18 @@ def deliver(
 
     The file's dataset bytes go out as they are. Only where the destination refuses the transfer syntax of an uncompressed object but
     takes the default one, the object is written again in that (no pixel changes). Raises `TemporaryFailure` where the association
-    cannot be opened or is lost; what was not reported is still to be sent.
+    cannot be opened or is lost, and stops after a temporary failure of one object, since later ones may refer to it; what was not
+    reported is still to be sent.
     """
     for batch in _batches(parcels):
         contexts = list(dict.fromkeys(context for parcel in batch for context in _contexts(parcel)))
         with _association(destination, calling_ae, [build_context(*context) for context in contexts], timeouts) as association:
             accepted = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts}
             for parcel in batch:
-                on_outcome(_send(association, destination, parcel, accepted))
+                outcome = _send(association, destination, parcel, accepted)
+                on_outcome(outcome)
+                if outcome.temporary:
+                    return
 
 
 def probe(destination: DicomDestination, calling_ae: str, sop_classes: Sequence[str], timeouts: Timeouts = Timeouts()) -> Probe:

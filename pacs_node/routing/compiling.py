@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pacs_node.dicom.values import Kind, Places, kind_of, parse_key
+from pacs_node.dicom.values import Key, Kind, Places, kind_of, parse_key
 from pacs_node.routing.conditions import All, Attribute, Condition, Not, Or
 from pacs_node.routing.forms import FORMS, Form, Least, Most, Present, flag
 from pacs_node.routing.series import SeriesView
@@ -58,11 +59,30 @@ _COMBINATIONS: dict[str, Callable[[Any, Path], Condition]] = {
     "not": _negation,
 }
 
+
+# Sources are named functions and values, no closures: compiled rules travel to other processes.
+
+
+def _called(series: SeriesView) -> Places:
+    return ((series.called_ae.strip(),),) if series.called_ae.strip() else ((),)
+
+
+def _calling(series: SeriesView) -> Places:
+    return ((series.calling_ae.strip(),),) if series.calling_ae.strip() else ((),)
+
+
 # Not attributes of the objects: how they came (PS3.8 9.3.2)
-_ASSOCIATION: dict[str, Callable[[SeriesView], Places]] = {
-    "CalledAETitle": lambda series: ((series.called_ae.strip(),),) if series.called_ae.strip() else ((),),
-    "CallingAETitle": lambda series: ((series.calling_ae.strip(),),) if series.calling_ae.strip() else ((),),
-}
+_ASSOCIATION: dict[str, Callable[[SeriesView], Places]] = {"CalledAETitle": _called, "CallingAETitle": _calling}
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """Where the values of an attribute come from: the headers of a series."""
+
+    key: Key
+
+    def __call__(self, series: SeriesView) -> Places:
+        return series.places(self.key)
 
 
 def _attribute(key: str, wanted: Any, path: Path) -> Attribute:
@@ -97,7 +117,7 @@ def _source(key: str, path: Path) -> tuple[Callable[[SeriesView], Places], str |
         parsed = parse_key(key)
     except ValueError as error:
         raise ConditionFault(path, f"{key!r} is no keyword of PS3.6; did you mean {close[0]}?" if close else str(error)) from error
-    return lambda series: series.places(parsed), parsed.vr
+    return _Looked(parsed), parsed.vr
 
 
 def _form(name: str, wanted: Any, kind: Kind, path: Path) -> Form:

@@ -150,3 +150,15 @@ def test_real_studies_go_where_a_person_would_send_them(default_rules: Rules, da
 
     assert headers
     assert set(pipelines(default_rules, views(headers))) == expected
+
+
+def test_compiled_rules_travel_to_other_processes(tmp_path: Path) -> None:
+    import pickle
+
+    from pacs_node.config import load_settings, shipped
+    from pacs_node.routing import load
+
+    settings: Settings = load_settings(None)
+    names = {"ct-head", "ct-body", "mr-brain", "pt-body", "us-breast"}
+    rules = load(shipped("config") / "rules.yaml", pipelines=names, destinations=settings.destinations)
+    assert pickle.loads(pickle.dumps(rules)) == rules

@@ -1,0 +1,108 @@
+"""When: one row per periodic duty, run by APScheduler in the core's memory. What is due stands in the database, so nothing is lost with the clock."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from pacs_node.journey import House
+from pacs_node.journey.assemble import assemble
+from pacs_node.journey.deliver import deliver
+from pacs_node.journey.receive import note_quarantined, receive
+from pacs_node.journey.run_job import reap
+
+_MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something done again and again. A duty never runs twice at a time; a missed tick is not made up for."""
+
+    name: str
+    every: timedelta
+    run: Callable[[House], object]
+
+
+def gather(house: House) -> None:
+    """Take in what waits in the spool, then look at the studies that are due."""
+    for _ in range(_MOST_ROUNDS):
+        if not receive(house, house.clock()):
+            break
+    for _ in range(_MOST_ROUNDS):
+        if not assemble(house, house.clock()):
+            break
+
+
+def watch(house: House) -> None:
+    """Note what receivers put into quarantine, and warn before the disk is full."""
+    note_quarantined(house, house.spool.quarantined(), house.clock())
+    disk = shutil.disk_usage(house.data)
+    reserve = house.settings.reception.reserve.bytes_of(disk.total)
+    if disk.free < reserve:
+        message = f"{house.data} has {disk.free / 1e9:.1f} GB free, less than reception.reserve: new instances are refused until there is room"
+        house.alert("disk", "data folder", message)
+    else:
+        house.clear("disk", "data folder")
+
+
+def send_to(name: str) -> Callable[[House], None]:
+    """Return the duty that empties the outbox of one destination."""
+
+    def run(house: House) -> None:
+        for _ in range(_MOST_ROUNDS):
+            if not deliver(house, name, house.clock()):
+                break
+
+    return run
+
+
+def duties(house: House) -> tuple[Duty, ...]:
+    """Return all duties of the core. Each destination has its own, so that a slow one delays no other."""
+    return (
+        Duty("gather", timedelta(milliseconds=250), gather),
+        Duty("watch", timedelta(seconds=2), watch),
+        Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
+        *(Duty(f"deliver to {name}", timedelta(milliseconds=500), send_to(name)) for name in house.settings.destinations),
+    )
+
+
+def wind_up(house: House) -> BackgroundScheduler:
+    """Start the clock; `shutdown(wait=True)` of what is returned stops it after the running duties."""
+    every = duties(house)
+    scheduler = BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(len(every))}, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}, timezone="UTC"
+    )
+    for duty in every:
+        scheduler.add_job(_guarded, "interval", args=(house, duty), seconds=duty.every.total_seconds(), id=duty.name, next_run_time=house.clock())
+    scheduler.start()
+    return scheduler
+
+
+def _guarded(house: House, duty: Duty) -> None:
+    try:
+        duty.run(house)
+    except Exception as error:  # the border of a periodic duty: it is said, and tried again at the next tick
+        structlog.get_logger().error("duty failed", duty=duty.name, traceback=traceback.format_exc())
+        _say(house, duty, f"{type(error).__name__}: {error}")
+    else:
+        if duty.name in _failing:
+            _failing.discard(duty.name)
+            house.clear("duty", duty.name)
+
+
+_failing: set[str] = set()  # duties of this process whose last tick failed
+
+
+def _say(house: House, duty: Duty, problem: str) -> None:
+    _failing.add(duty.name)
+    try:
+        house.alert("duty", duty.name, f"the duty {duty.name!r} fails: {problem}; the log holds the details")
+    except OSError:
+        return

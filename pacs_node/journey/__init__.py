@@ -1,0 +1,86 @@
+"""The journey of a study, top to bottom: the only package that joins the rooms to the database.
+
+::
+
+    receive.py     spool ─► instances          what arrived is indexed, compared, kept                (1 reception, 2 assembly)
+    assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
+    run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
+    deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
+    operate.py     retry, release, cancel      what operators do, audited
+
+Every step has the same shape: read what is due, do the slow work without a transaction, then commit the next state in one short
+write. A process may be killed between any two lines: what is due is found again, and doing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from pacs_node.config import Settings, shipped
+from pacs_node.database.alerts import clear_alert, raise_alert
+from pacs_node.database.engine import Store
+from pacs_node.reception.spool import Spool
+from pacs_node.routing import Rules
+
+
+@dataclass
+class House:
+    """What every step needs: the configuration, the database, the spool and where things lie."""
+
+    settings: Settings
+    store: Store
+    rules: Rules
+    bundles: Mapping[str, Path]
+    spool: Spool
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # a moved one in tests
+    log: structlog.typing.FilteringBoundLogger = field(default_factory=structlog.get_logger)
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.settings.node.data
+
+    @property
+    def patience(self) -> tuple[timedelta, timedelta]:
+        """How soon some rule might find a study complete: (after its last arrival, after its first)."""
+        general, rules = self.settings.assembly, self.rules.rules
+        quiet = min([general.quiet, *(rule.complete.quiet for rule in rules if rule.complete.quiet is not None)])
+        deadline = min([general.deadline, *(rule.complete.deadline for rule in rules if rule.complete.deadline is not None)])
+        return quiet, deadline
+
+    def alert(self, kind: str, subject: str, message: str) -> None:
+        """Tell a person: an ERROR line in the log and a line on `pacs-node status`, until it is cleared."""
+        with self.store.write() as session:
+            new = raise_alert(session, kind, subject, message, self.clock())
+        if new:
+            self.log.error("alert", kind=kind, subject=subject, message=message)
+
+    def clear(self, kind: str, subject: str) -> None:
+        """Take an alert back."""
+        with self.store.write() as session:
+            cleared = clear_alert(session, kind, subject, self.clock())
+        if cleared:
+            self.log.info("alert over", kind=kind, subject=subject)
+
+
+def now() -> datetime:
+    """Return the present time, UTC."""
+    return datetime.now(UTC)
+
+
+def rules_file(settings: Settings) -> Path:
+    """Return the rules in force: the configured file, else the one in ``./config``, else the shipped one."""
+    if settings.node.rules is not None:
+        return settings.node.rules
+    local = Path("config/rules.yaml")
+    return local if local.is_file() else shipped("config") / "rules.yaml"
+
+
+def models_folder(settings: Settings) -> Path:
+    """Return the folder of model bundles: the configured one, else those that come with the package."""
+    return settings.node.models or shipped("models")

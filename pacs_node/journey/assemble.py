@@ -1,0 +1,194 @@
+"""Instances → jobs: when a study's timer runs out, every rule is asked whether it wants the study and finds it complete.
+
+Headers are read and rules evaluated without a transaction; what they decide is committed only if nothing arrived meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+
+from pydicom.dataset import Dataset
+from sqlalchemy.orm import Session
+
+from pacs_node import routing
+from pacs_node.assembly import completeness
+from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database.states import JobState, StudyState, move
+from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
+from pacs_node.dicom.header import read_header
+from pacs_node.errors import UnreadableObject
+from pacs_node.journey import House
+from pacs_node.journey.receive import is_mixed
+from pacs_node.monitoring.logs import study_tag
+from pacs_node.results.builders import DEFAULT_KINDS
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A rule that wants the study but waits."""
+
+    rule: str
+    waiting_for: str
+    look_again_at: datetime | None
+
+
+def assemble(house: House, now: datetime) -> int:
+    """Look at every study whose timer has run out; returns how many were looked at."""
+    with house.store.read() as session:
+        due = studies.due_studies(session, now)
+    for study_id in due:
+        _look_at(house, study_id, now)
+    return len(due)
+
+
+def _look_at(house: House, study_id: int, now: datetime) -> None:
+    with house.store.read() as session:
+        study = studies.get_study(session, study_id)
+        assert study is not None
+        if is_mixed(study):
+            _say_held(house, study)
+            return
+        facts = _facts(session, study)
+        received = study.last_arrival
+    views = series_views(house, study)
+    decisions = routing.route(house.rules, views)
+    pending: list[_Pending] = []
+    reasons: dict[str, completeness.Judgement] = {}
+    for decision in decisions:
+        if decision.fired:
+            judgement = completeness.judge(facts, completeness.policy(house.settings.assembly, decision.rule.complete), now)
+            reasons[decision.rule.name] = judgement
+            if not judgement.complete:
+                pending.append(_Pending(decision.rule.name, judgement.waiting_for, judgement.look_again_at))
+    with house.store.write() as session:
+        row = studies.get_study(session, study_id)
+        if row is None or row.last_arrival != received or row.state is not StudyState.RECEIVING:
+            return  # something arrived meanwhile: its own timer brings us back
+        _commit(house, session, row, _Decided(decisions, reasons, pending), now)
+
+
+def _say_held(house: House, study: StudyRow) -> None:
+    names = len(studies.identities(study))
+    message = (
+        f"study {study.id} is held: its instances name {names} different patients under one Study Instance UID; nothing of it is analysed or sent. "
+        f"Correct and re-send it, or run `pacs-node release {study.id}` if they are one patient"
+    )
+    house.alert("held", f"study {study.id}", message)
+    with house.store.write() as session:
+        row = studies.get_study(session, study.id)
+        if row is not None and row.last_arrival == study.last_arrival:
+            row.state = move(row.state, StudyState.HELD)
+            row.look_again_at, row.waiting_for = None, "a corrected re-send, or release by an operator"
+
+
+def _facts(session: Session, study: StudyRow) -> completeness.Facts:
+    still_open, all_released = studies.associations_of(session, study)
+    return completeness.Facts(
+        first_arrival=study.first_arrival,
+        last_arrival=study.last_arrival,
+        open_associations=still_open,
+        all_released=all_released,
+        series_descriptions=frozenset(series.description for series in study.series),
+        instances=sum(1 for series in study.series for instance in series.instances if not instance.own),
+    )
+
+
+def series_views(house: House, study: StudyRow) -> tuple[routing.SeriesView, ...]:
+    """Read the headers of a study's series as the rules see them; our own results are left out."""
+    views = []
+    for series in study.series:
+        rows = [row for row in series.instances if not row.own]
+        headers = [header for row in rows if (header := _header(house, row)) is not None]
+        if headers:
+            views.append(routing.view(headers, called_ae=rows[0].called_ae, calling_ae=rows[0].calling_ae))
+    return tuple(views)
+
+
+def _header(house: House, row: InstanceRow) -> Dataset | None:
+    try:
+        return read_header(house.data / studies.instance_path(row), f"instance {row.id} of study {row.study_id}")
+    except UnreadableObject as error:
+        house.alert("file", f"instance {row.id}", f"a received file cannot be read any more: {error}")
+        return None
+
+
+@dataclass(frozen=True)
+class _Decided:
+    decisions: Sequence[routing.Decision]
+    reasons: dict[str, completeness.Judgement]
+    pending: Sequence[_Pending]
+
+
+def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, now: datetime) -> None:
+    waiting_rules = {pending.rule for pending in decided.pending}
+    waiting_pipelines = {decision.rule.pipeline for decision in decided.decisions if decision.fired and decision.rule.name in waiting_rules}
+    ready = [decision for decision in decided.decisions if decision.fired and decision.rule.pipeline not in waiting_pipelines]
+    outcome = []
+    defaults = {name: DEFAULT_KINDS[destination.kind] for name, destination in house.settings.destinations.items()}
+    for request in _one_series_each(routing.jobs(ready, defaults)):
+        judgements = [decided.reasons[name] for name in request.rules]
+        outcome.append(_make_job(house, session, study, request, judgements, now))
+    fired = [decision for decision in decided.decisions if decision.fired]
+    outcome += [f"no pipeline (rule {decision.rule.name!r})" for decision in fired if decision.rule.pipeline is None and not decision.targets]
+    if not fired:
+        outcome.append("no rule fired")
+    study.decisions = routing.as_json(decided.decisions)
+    study.outcome = "; ".join(dict.fromkeys(outcome))
+    times = [pending.look_again_at for pending in decided.pending if pending.look_again_at is not None]
+    study.waiting_for = "; ".join(f"rule {pending.rule!r} waits for {pending.waiting_for}" for pending in decided.pending)
+    study.look_again_at = min(times) if times else None
+    if not decided.pending:
+        study.state = move(study.state, StudyState.COMPLETE)
+        house.log.info("study complete", study=study_tag(study.study_uid), id=study.id, outcome=study.outcome)
+
+
+def _one_series_each(requests: Sequence[routing.JobRequest]) -> list[routing.JobRequest]:
+    """Split work on several series into a job for each, so that one series that cannot be judged takes no other with it."""
+    return [replace(request, series_uids=(uid,)) if request.pipeline else request for request in requests for uid in _parts(request)]
+
+
+def _parts(request: routing.JobRequest) -> Sequence[str]:
+    return request.series_uids if request.pipeline else request.series_uids[:1]
+
+
+def _make_job(
+    house: House, session: Session, study: StudyRow, request: routing.JobRequest, judgements: Sequence[completeness.Judgement], now: datetime
+) -> str:
+    """Make a job unless the same was made before; what it replaces is withdrawn. Returns a phrase for the study's outcome."""
+    chosen = [row for series in study.series if series.series_uid in request.series_uids for row in series.instances if not row.own]
+    digest = jobs.digest(chosen)
+    name = request.pipeline or "notice"
+    before = [
+        job
+        for job in jobs.jobs_of(session, study.id)
+        if job.pipeline == request.pipeline and job.state is not JobState.CANCELLED and set(job.series_uids) & set(request.series_uids)
+    ]
+    for job in before:
+        if job.digest == digest and {target.destination for target in request.targets} <= {target["destination"] for target in job.targets}:
+            return f"{name}: job {job.id}"
+    for job in before:
+        if job.state in (JobState.QUEUED, JobState.RUNNING, JobState.PARKED):
+            jobs.finish(job, JobState.CANCELLED, now, "overtaken: more of the study arrived")
+            deliveries.cancel_of_job(session, job.id, "overtaken: more of the study arrived")
+    job = JobRow(
+        study_id=study.id,
+        pipeline=request.pipeline or "",
+        series_uids=list(request.series_uids),
+        rules=list(request.rules),
+        targets=[asdict(target) for target in request.targets],
+        digest=digest,
+        state=JobState.QUEUED,
+        priority=jobs.PRIORITIES[request.priority],
+        run=jobs.highest_run(session, study.id, request.pipeline or "") + 1,
+        predecessor_id=before[-1].id if before else None,
+        complete_reason="; ".join(dict.fromkeys(judgement.reason for judgement in judgements)),
+        partial=any(judgement.partial for judgement in judgements),
+        not_before=now,
+        created_at=now,
+    )
+    session.add(job)
+    session.flush()
+    house.log.info("job made", study=study_tag(study.study_uid), job=job.id, pipeline=name, reason=job.complete_reason, run=job.run)
+    return f"{name}: job {job.id}"

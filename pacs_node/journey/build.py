@@ -1,0 +1,127 @@
+"""Finding → objects: one set of objects for each distinct set of kinds that destinations take, saved, checked by the gate.
+
+Nothing here touches the outbox: what is built counts only when `run_job` commits it. Building again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from pacs_node import results
+from pacs_node.dicom.header import read_header
+from pacs_node.errors import ResultRejected
+from pacs_node.journey import House
+from pacs_node.records import Finding, Notice, NoticeStatus, ResultObject, Run, Sources
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run needs of the database, taken out of it."""
+
+    job_id: int
+    study_id: int
+    study_uid: str
+    pipeline: str
+    run: Run
+    targets: Sequence[Mapping[str, object]]
+    files: tuple[Path, ...]  # of the selected series
+    others: tuple[Path, ...]  # of the rest of the study
+    attempts: int
+    rules: tuple[str, ...]
+
+
+@dataclass
+class Built:
+    """What a run made."""
+
+    finding: Finding | None
+    notice: Notice | None
+    parts: list[Part] = field(default_factory=list)
+
+
+@dataclass
+class Part:
+    """The objects of one variant and the destinations that get them."""
+
+    variant: str
+    destinations: list[str]
+    objects: list[tuple[ResultObject, str, str, tuple[str, ...]]]  # object, path in the data folder, SHA-256, faults
+
+
+def sources_of(task: Task, finding: Finding | None) -> Sources:
+    """Read the headers that the results refer to: the analysed objects in the order of the volume, and the rest of the study."""
+    headers = {str(header.SOPInstanceUID): header for header in (read_header(path) for path in task.files)}
+    others = tuple(read_header(path) for path in task.others)
+    if finding is None:
+        return Sources(tuple(headers.values()), others)
+    analysed: dict[str, Dataset] = {frame.sop_uid: headers[frame.sop_uid] for frame in finding.volume.frames}
+    return Sources(tuple(analysed.values()), (*(header for uid, header in headers.items() if uid not in analysed), *others))
+
+
+def variants(house: House, task: Task, finding: Finding | None) -> dict[tuple[str, ...], list[str]]:
+    """Group the destinations by the kinds they get: one set of objects is built for each group."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for target in task.targets:
+        name = str(target["destination"])
+        destination = house.settings.destinations.get(name)
+        if destination is None or not destination.accepts_research:
+            house.log.warning("destination left out", destination=name, why="not configured" if destination is None else "accepts_research is not true")
+            continue
+        wanted = target.get("kinds")
+        kinds = tuple(str(kind) for kind in wanted) if isinstance(wanted, list | tuple) else results.DEFAULT_KINDS[destination.kind]
+        if finding is None:
+            kinds = ("notice",) if target.get("notice") else ()
+        elif finding.volume.frame_of_reference_uid is None:
+            kinds = tuple(kind for kind in kinds if kind != "pm")
+        kinds = tuple(kind for kind in kinds if kind in results.BUILDERS and (finding is None or kind != "notice"))
+        if kinds:
+            groups.setdefault(kinds, []).append(name)
+    return groups
+
+
+def build_variant(house: House, task: Task, built: Built, sources: Sources, kinds: tuple[str, ...], destinations: list[str]) -> Part:
+    """Build, save and check one set of kinds; where the gate finds a fault, all of it is kept back and a notice takes its place."""
+    part = Part("+".join(sorted(kinds)), destinations, [])
+    try:
+        request = _request(house, task, built.finding, built.notice, sources, kinds)
+        part.objects = _save_all(house, task, part.variant, results.build(request), sources)
+        faults = dict.fromkeys(fault for _, _, _, found in part.objects for fault in found)
+        if faults and "notice" not in kinds:
+            raise ResultRejected(part.variant, tuple(faults))
+    except ResultRejected as error:
+        house.alert("gate", f"job {task.job_id}", str(error))
+        notice = Notice(NoticeStatus.FAILED, "the results did not pass the node's own check of DICOM objects")
+        request = _request(house, task, None, notice, sources, ("notice",))
+        replacement = _save_all(house, task, f"{part.variant}-notice", results.build(request), sources)
+        if any(target.get("notice") for target in task.targets if target["destination"] in destinations):
+            part.objects = [*part.objects, *replacement]
+    return part
+
+
+def _request(
+    house: House, task: Task, finding: Finding | None, notice: Notice | None, sources: Sources, kinds: tuple[str, ...]
+) -> results.BuildRequest:
+    node = house.settings.node
+    run = replace(task.run, variant="+".join(sorted(kinds)))
+    return results.BuildRequest(finding, notice, sources, run, node.equipment, node.uid_root, node.timezone, kinds)
+
+
+def _save_all(
+    house: House, task: Task, variant: str, objects: Sequence[ResultObject], sources: Sources
+) -> list[tuple[ResultObject, str, str, tuple[str, ...]]]:
+    folder = f"results/{task.job_id // 1000:04d}/{task.job_id}/{task.run.number}/{variant}"
+    saved = []
+    structural = results.check_all(tuple(objects), sources)
+    for obj in objects:
+        path = f"{folder}/{obj.order:03d}-{obj.kind}.dcm"
+        (house.data / folder).mkdir(parents=True, exist_ok=True)
+        sha256 = results.save(obj, house.data / path)
+        own, inherited = results.dciodvfy(house.data / path, task.files[0] if task.files else None)
+        if inherited:
+            house.log.info("inherited faults", job=task.job_id, kind=obj.kind, faults=list(inherited))
+        saved.append((obj, path, sha256, (*structural, *own)))
+    return saved

@@ -1,0 +1,106 @@
+"""What operators do: retry, cancel, release. Each action is audited and says in one sentence what it did."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database.alerts import audit, clear_alert
+from pacs_node.database.engine import Store
+from pacs_node.database.states import JOB_MOVES, DeliveryState, JobState, StudyState, move
+from pacs_node.database.tables import DeliveryRow, JobRow
+from pacs_node.errors import InputError
+
+
+def operator() -> str:
+    """Return who is at the keyboard, for the audit."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def retry_job(store: Store, job_id: int, now: datetime) -> str:
+    """Run a finished or parked job again, as a new run."""
+    with store.write() as session:
+        job = jobs.get_job(session, job_id)
+        if job is None:
+            raise InputError(f"there is no job {job_id}: `pacs-node jobs` lists them")
+        if JobState.QUEUED not in JOB_MOVES[job.state] or job.state is JobState.RUNNING:
+            raise InputError(f"job {job_id} is {job.state.value}: only parked, not analysed and done jobs can be run again")
+        _rerun(session, job, now)
+    return f"job {job_id} is queued again, as run {job.run}"
+
+
+def _rerun(session: Session, job: JobRow, now: datetime) -> None:
+    jobs.rerun(session, job, now)
+    clear_alert(session, "parked", f"job {job.id}", now)
+    audit(session, operator(), "retry", f"job {job.id}", {"run": job.run}, now)
+
+
+def retry_delivery(store: Store, delivery_id: int, now: datetime) -> str:
+    """Send a parked or refused object again, or a waiting one at once."""
+    with store.write() as session:
+        row = deliveries.get(session, delivery_id)
+        if row is None:
+            raise InputError(f"there is no delivery {delivery_id}: `pacs-node deliveries` lists them")
+        if row.state in (DeliveryState.DELIVERED, DeliveryState.CANCELLED, DeliveryState.SENDING):
+            raise InputError(f"delivery {delivery_id} is {row.state.value}: only waiting, parked and refused ones can be sent again")
+        _resend(session, row, now)
+    return f"delivery {delivery_id} to {row.destination} is due now"
+
+
+def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
+    row.state = move(row.state, DeliveryState.WAITING)
+    row.next_attempt_at, row.first_attempt_at, row.attempts = now, None, 0
+    deliveries.destination_row(session, row.destination).try_again_at = None
+    for kind in ("parked", "refused"):
+        clear_alert(session, kind, f"delivery {row.id}", now)
+    audit(session, operator(), "retry", f"delivery {row.id}", {"destination": row.destination}, now)
+
+
+def retry_parked(store: Store, now: datetime) -> str:
+    """Run all parked jobs and send all parked and refused objects again."""
+    with store.write() as session:
+        parked = jobs.parked(session)
+        for job in parked:
+            _rerun(session, job, now)
+        stuck = deliveries.stuck(session)
+        for row in stuck:
+            _resend(session, row, now)
+    return f"{len(parked)} jobs are queued again and {len(stuck)} deliveries are due now"
+
+
+def cancel_job(store: Store, job_id: int, now: datetime) -> str:
+    """Cancel a job that has not finished, and what it has not sent yet."""
+    with store.write() as session:
+        job = jobs.get_job(session, job_id)
+        if job is None:
+            raise InputError(f"there is no job {job_id}: `pacs-node jobs` lists them")
+        if JobState.CANCELLED not in JOB_MOVES[job.state]:
+            raise InputError(f"job {job_id} is {job.state.value} and cannot be cancelled")
+        jobs.finish(job, JobState.CANCELLED, now, f"cancelled by {operator()}")
+        deliveries.cancel_of_job(session, job_id, "the job was cancelled")
+        clear_alert(session, "parked", f"job {job_id}", now)
+        audit(session, operator(), "cancel", f"job {job_id}", {}, now)
+    return f"job {job_id} is cancelled"
+
+
+def release(store: Store, study_id: int, now: datetime) -> str:
+    """Free a held study: the operator says that the identities among its instances are one patient."""
+    with store.write() as session:
+        study = studies.get_study(session, study_id)
+        if study is None:
+            raise InputError(f"there is no study {study_id}: `pacs-node status` lists them")
+        if study.state is not StudyState.HELD:
+            raise InputError(f"study {study_id} is not held, it is {study.state.value}")
+        study.released_identities = ["\x1f".join(key) for key in studies.identities(study)]
+        study.state = move(study.state, StudyState.RECEIVING)
+        study.held_reason, study.waiting_for, study.look_again_at = "", "", now
+        clear_alert(session, "held", f"study {study_id}", now)
+        audit(session, operator(), "release", f"study {study_id}", {"identities": len(study.released_identities)}, now)
+    return f"study {study_id} is released and will be looked at again"

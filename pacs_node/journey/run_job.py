@@ -1,0 +1,315 @@
+"""Job → finding → objects: claim, analyse, build, pass the gate, and commit the finding, the objects and the outbox in one transaction.
+
+A worker renews its lease from a thread of its own while it works. Whoever loses the lease (cancelled, or too long silent) stops at the
+next sign and commits nothing: the commit asks once more whether the job is still its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy.orm import Session
+
+from pacs_node.analysis import pipeline
+from pacs_node.analysis.bundle import Bundle, load
+from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database.alerts import audit, clear_alert, raise_alert
+from pacs_node.database.states import JobState
+from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
+from pacs_node.errors import BundleError, NotAnalysable, PacsNodeError
+from pacs_node.executors.retry import Again, Fault, Park, decide
+from pacs_node.journey import House
+from pacs_node.journey.build import Built, Part, Task, build_variant, sources_of, variants
+from pacs_node.monitoring.logs import study_tag
+from pacs_node.records import Finding, Notice, NoticeStatus, PriorReport, Run
+
+LEASE = timedelta(seconds=60)
+BEAT = 10.0  # seconds between signs of life
+
+
+class _LostJob(PacsNodeError):
+    """The job was cancelled or given to another worker."""
+
+
+class Engine(Protocol):
+    """What judges a series: the autoencoder bundles, or a stand-in that needs no model."""
+
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
+        """Judge the series in ``files`` with the bundle ``name``; raises `NotAnalysable` or `BundleError`."""
+
+
+@dataclass
+class Bundles:
+    """The engine of the product: the installed bundles, kept warm, on one device."""
+
+    device: str
+    warm: dict[tuple[str, float], Bundle] = field(default_factory=dict)
+
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
+        """Judge one series; see `Engine`."""
+        return pipeline.analyse(files, self.bundle(folders, name), self.device, beat=beat, today=datetime.now(UTC).date())
+
+    def bundle(self, folders: Mapping[str, Path], name: str) -> Bundle:
+        """Return a bundle, loaded and verified once as long as its files do not change."""
+        folder = folders.get(name)
+        if folder is None:
+            raise BundleError(name, f"is not among the installed ones ({', '.join(sorted(folders)) or 'there are none'}): install it in the models folder")
+        try:
+            key = (name, max(file.stat().st_mtime for file in folder.iterdir()))
+        except (OSError, ValueError) as error:
+            raise BundleError(folder, f"cannot be read ({error}): install it again") from error
+        if key not in self.warm:
+            self.warm = {known: bundle for known, bundle in self.warm.items() if known[0] != name}
+            self.warm[key] = load(folder)
+        return self.warm[key]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker: its name stays the same over restarts."""
+
+    name: str
+    engine: Engine
+
+
+def run_job(house: House, worker: Worker) -> bool:
+    """Claim one job and run it; False where none waits."""
+    with house.store.write() as session:
+        job = jobs.claim(session, worker.name, house.clock(), LEASE)
+        if job is None:
+            return False
+        task = _take_out(house, session, job)
+    log = house.log.bind(job=task.job_id, study=study_tag(task.study_uid), pipeline=task.pipeline, run=task.run.number)
+    log.info("job started", worker=worker.name, attempt=task.attempts)
+    heart = _Heart(house, task.job_id, worker.name)
+    try:
+        with heart:
+            built = _run(house, worker, task, heart)
+            _commit(house, worker, task, built)
+        verdict = built.finding.verdict.value if built.finding else built.notice.reason if built.notice else "nothing to do"
+        log.info("job finished", score=round(built.finding.score, 4) if built.finding else None, verdict=verdict)
+    except _LostJob:
+        log.warning("job given up", why="it was cancelled, or its lease was lost")
+    except BundleError as error:
+        _end_badly(house, worker, task, Fault.UNUSABLE, str(error))
+    except Exception as error:  # the border of the job runner: whatever goes wrong becomes a state
+        log.error("job crashed", traceback=traceback.format_exc())
+        _end_badly(house, worker, task, Fault.CRASHED, f"{type(error).__name__}: {error}")
+    return True
+
+
+def recover(house: House, worker: str, moment: datetime) -> int:
+    """Give back the jobs that a dead process of this name left running; returns how many."""
+    with house.store.write() as session:
+        left = jobs.running_of(session, worker)
+        for job in left:
+            _decide(house, session, job, Fault.WORKER_DIED, "its process ended", moment)
+    return len(left)
+
+
+def reap(house: House, moment: datetime) -> int:
+    """Give back the jobs whose worker has been silent for a whole lease; returns how many."""
+    with house.store.read() as session:
+        if not jobs.expired(session, moment):
+            return 0
+    with house.store.write() as session:
+        left = jobs.expired(session, moment)
+        for job in left:
+            house.log.warning("lease expired", job=job.id, worker=job.worker)
+            _decide(house, session, job, Fault.WORKER_DIED, f"worker {job.worker} gave no sign of life", moment)
+    return len(left)
+
+
+# --- taking a job out of the database ------------------------------------------------------------------------------------
+
+
+def _take_out(house: House, session: Session, job: JobRow) -> Task:
+    study = studies.get_study(session, job.study_id)
+    assert study is not None
+    before = jobs.last_report(session, job)
+    prior = PriorReport(before.sop_uid, before.sop_class_uid, before.series_uid, study.study_uid) if before else None
+    return Task(
+        job_id=job.id,
+        study_id=study.id,
+        study_uid=study.study_uid,
+        pipeline=job.pipeline,
+        run=_run_facts(house, job, prior),
+        targets=list(job.targets),
+        files=_files(house, study, job.series_uids, wanted=True),
+        others=_files(house, study, job.series_uids, wanted=False),
+        attempts=job.attempts,
+        rules=tuple(job.rules),
+    )
+
+
+def _run_facts(house: House, job: JobRow, prior: PriorReport | None) -> Run:
+    return Run(
+        job_id=job.id,
+        number=job.run,
+        pipeline=job.pipeline or "routing",
+        node_name=house.settings.node.name,
+        created_at=job.created_at,
+        variant="",
+        complete_reason=job.complete_reason,
+        partial=job.partial,
+        predecessor=prior,
+    )
+
+
+def _files(house: House, study: StudyRow, series_uids: Sequence[str], *, wanted: bool) -> tuple[Path, ...]:
+    chosen = [series for series in study.series if (series.series_uid in series_uids) is wanted]
+    return tuple(house.data / studies.instance_path(row) for series in chosen for row in series.instances if not row.own)
+
+
+class _Heart:
+    """Renews the lease from a thread; `beat` raises where the job is lost."""
+
+    def __init__(self, house: House, job_id: int, worker: str) -> None:
+        self._house, self._job_id, self._worker = house, job_id, worker
+        self._stop, self._lost = threading.Event(), threading.Event()
+        self._progress = 0.0
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def __enter__(self) -> _Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def beat(self, progress: float) -> None:
+        """Note progress (0…1); raises where the job is no longer ours."""
+        self._progress = progress
+        if self._lost.is_set():
+            raise _LostJob("lost")
+
+    def _run(self) -> None:
+        while not self._stop.wait(BEAT):
+            with self._house.store.write() as session:
+                if not jobs.beat(session, self._job_id, self._worker, self._house.clock() + LEASE, self._progress):
+                    self._lost.set()
+                    return
+
+
+# --- the run -------------------------------------------------------------------------------------------------------------
+
+
+def _run(house: House, worker: Worker, task: Task, heart: _Heart) -> Built:
+    finding, notice = None, None
+    if task.pipeline:
+        try:
+            finding = worker.engine.analyse(task.files, task.pipeline, house.bundles, heart.beat)
+        except NotAnalysable as error:
+            notice = Notice(NoticeStatus.NOT_ATTEMPTED, error.reason)
+    else:
+        notice = Notice(NoticeStatus.NOT_ATTEMPTED, f"no analysis is configured for such studies (rule {', '.join(task.rules)})")
+    built = Built(finding, notice)
+    sources = sources_of(task, finding)
+    for kinds, destinations in variants(house, task, finding).items():
+        heart.beat(0.9)
+        built.parts.append(build_variant(house, task, built, sources, kinds, destinations))
+    return built
+
+
+# --- committing ----------------------------------------------------------------------------------------------------------
+
+
+def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
+    moment = house.clock()
+    with house.store.write() as session:
+        job = jobs.still_mine(session, task.job_id, worker.name)
+        if job is None:
+            raise _LostJob("lost")
+        job.finding = summary(built.finding) if built.finding else {}
+        for part in built.parts:
+            _post(session, job, part, moment)
+        reason = built.notice.reason if built.notice else ""
+        jobs.finish(job, JobState.DONE if built.finding else JobState.NOT_ANALYSED, moment, reason)
+        clear_alert(session, "parked", f"job {job.id}", moment)
+        audit(session, f"worker {worker.name}", "analysed", f"job {job.id}", {"pipeline": task.pipeline, "state": job.state.value}, moment)
+
+
+def _post(session: Session, job: JobRow, part: Part, moment: datetime) -> None:
+    for obj, path, sha256, faults in part.objects:
+        row = ObjectRow(
+            job_id=job.id,
+            run=job.run,
+            variant=part.variant,
+            kind=obj.kind,
+            sop_uid=obj.sop_uid,
+            sop_class_uid=str(obj.dataset.SOPClassUID),
+            series_uid=str(obj.dataset.SeriesInstanceUID),
+            transfer_syntax_uid=str(obj.dataset.file_meta.TransferSyntaxUID),
+            path=path,
+            sha256=sha256,
+            position=obj.order,
+            faults=list(faults),
+        )
+        session.add(row)
+        session.flush()
+        rejected = any(found for other, _, _, found in part.objects if other.kind != "notice") and obj.kind != "notice"
+        if not faults and not rejected:
+            for destination in part.destinations:
+                deliveries.add(session, row, destination, moment)
+
+
+def summary(finding: Finding) -> dict[str, object]:
+    """Return the part of a finding that tables and pages show."""
+    return {
+        "score": round(finding.score, 6),
+        "verdict": finding.verdict.value,
+        "percentile": finding.percentile,
+        "p_value": finding.p_value,
+        "threshold": finding.calibration.threshold if finding.calibration else None,
+        "population": finding.calibration.population.value if finding.calibration else None,
+        "parts": {name: round(value, 6) for name, value in finding.parts.items()},
+        "slices": len(finding.volume.frames),
+        "top_slices": list(finding.top_slices),
+        "bundle": f"{finding.algorithm.name} {finding.algorithm.version}",
+        "remarks": list(finding.remarks),
+    }
+
+
+# --- when it goes wrong --------------------------------------------------------------------------------------------------
+
+
+def _end_badly(house: House, worker: Worker, task: Task, fault: Fault, message: str) -> None:
+    with house.store.write() as session:
+        job = jobs.still_mine(session, task.job_id, worker.name)
+        parked = job is not None and _decide(house, session, job, fault, message, house.clock())
+    if parked:
+        _tell_failure(house, task, message)
+
+
+def _decide(house: House, session: Session, job: JobRow, fault: Fault, message: str, moment: datetime) -> bool:
+    """Queue or park a job after a bad end; True where it was parked."""
+    decision = decide(fault, job.attempts, message, moment)
+    if isinstance(decision, Again):
+        jobs.requeue(job, decision.at, f"{fault.value}: {message}")
+        return False
+    assert isinstance(decision, Park)
+    jobs.finish(job, JobState.PARKED, moment, decision.why)
+    if raise_alert(session, "parked", f"job {job.id}", f"job {job.id} was parked: {decision.why}. After mending: `pacs-node retry job {job.id}`", moment):
+        house.log.error("alert", kind="parked", job=job.id, message=decision.why)
+    return True
+
+
+def _tell_failure(house: House, task: Task, message: str) -> None:
+    """Send a notice for a parked job to the destinations that take notices: someone is told."""
+    sources = sources_of(task, None)
+    built = Built(None, Notice(NoticeStatus.FAILED, "the analysis failed; the operators of the node have been told"))
+    for kinds, destinations in variants(house, task, None).items():
+        built.parts.append(build_variant(house, task, built, sources, kinds, destinations))
+    house.log.info("notice of failure", job=task.job_id, message=message)
+    with house.store.write() as session:
+        job = jobs.get_job(session, task.job_id)
+        if job is not None and job.state is JobState.PARKED and job.run == task.run.number:
+            for part in built.parts:
+                _post(session, job, part, house.clock())

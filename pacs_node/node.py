@@ -1,0 +1,318 @@
+"""Wires the parts, starts and supervises the processes: the only module that knows everything.
+
+::
+
+    parent ── lock on the data folder, listening socket, migrations
+      ├── receiver 0 … n   inherit the socket; no database, no torch
+      ├── core             assembly, routing, clock, delivery
+      └── worker 0 … n     one per device
+
+SIGTERM drains and stops, SIGHUP re-reads the rules. A child that dies is replaced; when the parent dies, the children stop by themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, MutableSequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import structlog
+
+from pacs_node.config import DicomDestination, Settings, StowDestination
+from pacs_node.errors import ConfigError, DataFolderInUse, PacsNodeError
+from pacs_node.executors import local
+from pacs_node.monitoring import logs
+
+if TYPE_CHECKING:
+    from pacs_node.journey import House
+    from pacs_node.routing import Rules
+
+Role = Literal["all", "receiver", "core", "worker"]
+ROLES: Mapping[str, tuple[str, ...]] = {"all": ("receiver", "core", "worker"), "receiver": ("receiver",), "core": ("core",), "worker": ("worker",)}
+
+DRAIN_SECONDS = 10.0  # that running associations get after SIGTERM
+STOP_SECONDS = 30.0  # after which a child is ended by force
+_ORPHANS_SECONDS = 30.0  # how long the children of a dead parent may hold the lock
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a child process is told."""
+
+    role: str
+    name: str
+    index: int
+    settings: Settings
+    rules: Rules | None = None  # as accepted by the parent: a file that went wrong since does not matter
+    listening: int = -1  # file descriptor of the listening socket
+    slots: int = -1  # file descriptor of the shared association counters
+    device: str = "cpu"
+
+
+# --- what is not there yet -----------------------------------------------------------------------------------------------
+
+
+def unsupported(settings: Settings) -> list[tuple[str, str]]:
+    """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
+    found = [
+        ("node.tls_port", settings.node.tls_port is not None, "TLS for receiving is not available in this version: leave it null"),
+        ("reception.tls", settings.reception.tls is not None, "TLS for receiving is not available in this version: leave it null"),
+        ("reception.commitment", settings.reception.commitment, "Storage Commitment is not available in this version: set it to false"),
+        ("assembly.verify_with", settings.assembly.verify_with is not None, "asking the archive is not available in this version: leave it null"),
+        ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
+        ("database.url", not (settings.database.url or "sqlite").startswith("sqlite"), "only SQLite is available in this version: leave it null"),
+    ]
+    for name, destination in settings.destinations.items():
+        key = f"destinations.{name}"
+        if isinstance(destination, StowDestination):
+            found.append((f"{key}.kind", True, "stow is not available in this version: use dicom or folder"))
+        if isinstance(destination, DicomDestination):
+            found += [
+                (f"{key}.tls", destination.tls is not None, "TLS for sending is not available in this version: leave it null"),
+                (f"{key}.commitment", destination.commitment, "Storage Commitment is not available in this version: set it to false"),
+                (f"{key}.verify_identity", destination.verify_identity, "asking the archive is not available in this version: set it to false"),
+                (f"{key}.fallback", bool(destination.fallback), "fallback kinds are not available in this version: leave it empty; a refusal is reported"),
+            ]
+    return [(key, why) for key, asked, why in found if asked]
+
+
+def refuse_unsupported(settings: Settings, file: Path | str = "configuration") -> None:
+    """Raise `ConfigError` for the first thing that this version cannot do."""
+    for key, why in unsupported(settings):
+        raise ConfigError(file, None, key, why)
+
+
+# --- building the house ---------------------------------------------------------------------------------------------------
+
+
+def make_house(settings: Settings, rules: Rules | None = None) -> House:
+    """Open the database and the spool, with ``rules`` or those of the file; raises `ConfigError` where the file is wrong."""
+    from pacs_node import journey
+    from pacs_node.analysis.bundle import available
+    from pacs_node.database.engine import Store, database_url
+    from pacs_node.reception.spool import Spool
+
+    bundles = available(journey.models_folder(settings))
+    store = Store(database_url(settings.database.url, settings.node.data))
+    return journey.House(settings, store, read_rules(settings) if rules is None else rules, bundles, Spool(settings.node.data))
+
+
+def read_rules(settings: Settings) -> Rules:
+    """Read and check the rules in force; raises `ConfigError`."""
+    from pacs_node import journey
+    from pacs_node.analysis.bundle import available
+    from pacs_node.routing import load
+
+    bundles, file = available(journey.models_folder(settings)), journey.rules_file(settings)
+    loaded = load(file, pipelines=bundles, destinations=settings.destinations, senders=settings.reception.senders, assembly=settings.assembly)
+    for rule in loaded.rules:
+        if rule.forward:
+            raise ConfigError(file, None, f"rule {rule.name!r}: forward", "forwarding originals is not available in this version: leave it out")
+    return loaded
+
+
+# --- the parent -----------------------------------------------------------------------------------------------------------
+
+
+def run(settings: Settings, role: Role = "all") -> int:
+    """Run the node in the foreground until SIGTERM or SIGINT; returns the exit code. Raises `StartError` or `ConfigError` at once."""
+    refuse_unsupported(settings)
+    from pacs_node.reception.spool import Spool
+
+    log = structlog.get_logger()
+    with ExitStack() as stack:
+        locks = stack.enter_context(_locked(settings.node.data, ROLES[role]))
+        house = None
+        if role != "receiver":
+            house = make_house(settings)
+            house.store.upgrade()
+            house.store.close()
+        if role in ("all", "receiver"):
+            Spool(settings.node.data).sweep_parts()  # half files of a dead receiver: never acknowledged
+        children = local.Children(_children(settings, role, house.rules if house else None, stack, locks))
+        _say_open_door(settings, role)
+        stop, reload = threading.Event(), threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        signal.signal(signal.SIGHUP, lambda *_: reload.set())
+        children.start()
+        log.info("node started", name=settings.node.name, role=role, port=settings.node.port, data=str(settings.node.data), processes=len(children.children))
+        while not stop.wait(0.2):
+            children.watch(lambda child, code: log.error("process died", process_name=child.name, exit_code=code))
+            if reload.is_set() and house is not None:
+                reload.clear()
+                _reload_rules(house, children)
+        log.info("node stopping")
+        forced = children.stop(STOP_SECONDS)
+        log.info("node stopped", forced=forced)
+    return 0
+
+
+def _say_open_door(settings: Settings, role: Role) -> None:
+    if role in ("all", "receiver") and not settings.reception.senders:
+        structlog.get_logger().warning("any sender may send", remedy="list the allowed ones in reception.senders")
+
+
+def _reload_rules(house: House, children: local.Children) -> None:
+    """Take new rules over; wrong ones change nothing and are said."""
+    try:
+        house.rules = read_rules(house.settings)
+    except ConfigError as error:
+        house.alert("rules", "rules.yaml", f"the new rules were not taken over: {error}")
+        return
+    for child in children.children:
+        assert isinstance(child.orders, Orders)
+        child.orders = replace(child.orders, rules=house.rules)
+    children.signal("core", signal.SIGHUP)
+    house.clear("rules", "rules.yaml")
+    house.log.info("rules read again", rules=len(house.rules.rules))
+
+
+def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitStack, locks: tuple[int, ...]) -> list[local.Child]:
+    children: list[local.Child] = []
+    roles = ROLES[role]
+    if "receiver" in roles:
+        from pacs_node.reception.listener import open_socket
+
+        listening = stack.enter_context(open_socket(settings.node.address, settings.node.port))
+        counters = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the stack
+        stack.enter_context(counters)
+        counters.truncate(4 * settings.reception.processes)
+        for index in range(settings.reception.processes):
+            orders = Orders("receiver", f"receiver-{index}", index, settings, None, listening.fileno(), counters.fileno())
+            children.append(local.Child(orders.name, orders, (listening.fileno(), counters.fileno(), *locks)))
+    if "core" in roles:
+        children.append(local.Child("core", Orders("core", "core", 0, settings, rules), locks))
+    if "worker" in roles:
+        for index, device in enumerate(local.devices(settings.executor.devices)):
+            orders = Orders("worker", f"worker-{index}", index, settings, rules, device=device)
+            children.append(local.Child(orders.name, orders, locks))
+    return children
+
+
+@contextmanager
+def _locked(data: Path, roles: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
+    """Hold one lock per role and host on the data folder. The children inherit it: it is free only when the last of them is gone."""
+    folder = data / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"the data folder {data} cannot be made ({error.strerror}): name one that can be written"
+        raise ConfigError("configuration", None, "node.data", problem) from error
+    with ExitStack() as stack:
+        descriptors = []
+        for role in roles:
+            descriptor = os.open(folder / f"{socket.gethostname()}-{role}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            stack.callback(os.close, descriptor)
+            _lock(descriptor, data)
+            descriptors.append(descriptor)
+        yield tuple(descriptors)
+
+
+def _lock(descriptor: int, data: Path) -> None:
+    end = time.monotonic() + _ORPHANS_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            if _alive(owner) or time.monotonic() > end:
+                raise DataFolderInUse(data, f"process {owner or 'unknown'}") from error
+            time.sleep(0.2)  # its parent is gone: its last children are about to stop
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+def _alive(owner: str) -> bool:
+    try:
+        os.kill(int(owner), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# --- the children ---------------------------------------------------------------------------------------------------------
+
+
+def child() -> int:
+    """Entry of a child process: read the orders, do the role until told to stop."""
+    stop, reload = threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())
+    orders = local.receive_orders(stop)
+    assert isinstance(orders, Orders)
+    logs.configure(process=orders.name)
+    {"receiver": _receiver, "core": _core, "worker": _worker}[orders.role](orders, stop, reload)
+    return 0
+
+
+def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+    from pacs_node.reception.listener import ReceiverConfig, serve
+
+    settings = orders.settings
+    listening = socket.socket(fileno=orders.listening)
+    counters = memoryview(mmap.mmap(orders.slots, 4 * settings.reception.processes)).cast("i")
+    slots = cast("MutableSequence[int]", counters)
+    slots[orders.index] = 0  # what a predecessor left
+    config = ReceiverConfig(ae_titles=settings.node.ae_titles, data=settings.node.data, reception=settings.reception, drain=DRAIN_SECONDS)
+    serve(config, listening, slots, orders.index, stop)
+
+
+def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> None:
+    from pacs_node import clock
+    from pacs_node.database import deliveries
+
+    house = make_house(orders.settings, orders.rules)
+    with house.store.write() as session:
+        left = deliveries.recover(session)
+    if left:
+        house.log.info("deliveries taken up again", count=left)
+    _follow_rules(house, reload)
+    clock.gather(house)  # what arrived before the last stop is indexed before anything else happens
+    scheduler = clock.wind_up(house)
+    house.log.info("core ready")
+    while not stop.wait(0.25):
+        _follow_rules(house, reload)
+    scheduler.shutdown(wait=True)
+    house.store.close()
+
+
+def _follow_rules(house: House, reload: threading.Event) -> None:
+    if reload.is_set():
+        reload.clear()
+        house.rules = read_rules(house.settings)  # found right by the parent a moment ago
+
+
+def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+    from pacs_node.journey.run_job import Bundles, Worker, recover, run_job
+
+    house = make_house(orders.settings, orders.rules)
+    worker = Worker(f"{socket.gethostname()}:{orders.name}", Bundles(orders.device))
+    recover(house, worker.name, house.clock())
+    local.work(lambda: run_job(house, worker), stop)
+    house.store.close()
+
+
+if __name__ == "__main__":
+    from pacs_node.node import child as entry  # this module by its own name: the orders are of its classes
+
+    try:
+        sys.exit(entry())
+    except PacsNodeError as error:
+        structlog.get_logger().error("process cannot start", problem=str(error))
+        sys.exit(1)
