@@ -1,0 +1,52 @@
+"""The command line: one small file per group of commands, no logic.
+
+Errors that pacs-node raises on purpose become one sentence on standard error and exit code 1; wrong usage is exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+
+import typer
+
+from pacs_node.cli.models import register as register_models
+from pacs_node.cli.phantom import register as register_phantom
+from pacs_node.cli.running import register as register_running
+from pacs_node.cli.sending import register as register_sending
+from pacs_node.cli.working import register as register_working
+from pacs_node.errors import PacsNodeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    help="A DICOM-native PACS integration node: studies in over C-STORE, anomaly scores back as SR, SC and parametric maps. [bold]Research use only.[/bold]",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _main(show_version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if show_version:
+        typer.echo(f"pacs-node {version('pacs-node')}")
+        raise typer.Exit
+
+
+for _register in (register_running, register_sending, register_working, register_models, register_phantom):
+    _register(app)
+
+
+def main() -> None:
+    """Run the command line: the entry point of the console script."""
+    try:
+        app(prog_name="pacs-node")
+    except PacsNodeError as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,52 @@
+"""Options that several commands share, and printing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pacs_node.config import Settings, load_settings
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="The configuration; without it config/node.yaml where that exists, else defaults.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+DEFAULT_FILE = Path("config/node.yaml")
+
+
+def settings_of(config: Path | None) -> Settings:
+    """Read the configuration that a command is to use."""
+    return load_settings(config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+
+
+def print_json(data: Any) -> None:
+    """Print data for programs."""
+    sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+    """Print a table for people, or one sentence where there is nothing."""
+    console = Console()
+    if not rows:
+        console.print(f"{title}: {empty}", style="dim", highlight=False)
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return ""
+    return escape(f"{value:.3f}" if isinstance(value, float) else str(value))

@@ -1,0 +1,139 @@
+"""Commands about the work of a running node: status, jobs, job, deliveries, retry, cancel, release."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, settings_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    for command in (status, jobs, job, deliveries, retry, cancel, release):
+        app.command()(command)
+
+
+def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show alerts, studies and what they wait for, destinations, and what is kept aside.
+
+    Example: pacs-node status
+    """
+    from pacs_node.workbench.tables import status_tables
+
+    data = status_tables(settings_of(config))
+    if as_json:
+        print_json(data)
+        return
+    console = Console()
+    for alert in data["alerts"]:
+        console.print(f"[bold red]ALERT[/] since {alert['since']}: {alert['message']}", highlight=False)
+    print_table(
+        "Studies",
+        ["id", "state", "modality", "instances", "accession", "waits for", "outcome"],
+        [[s["id"], s["state"], s["modality"], s["instances"], s["accession"], s["waiting_for"], s["outcome"]] for s in data["studies"]],
+        "none received yet",
+    )
+    print_table(
+        "Destinations",
+        ["name", "state", "waiting", "delivered", "refused or parked", "problem"],
+        [[d["name"], d["state"], d["waiting"], d["delivered"], d["stuck"], d["problem"]] for d in data["destinations"]],
+        "none configured",
+    )
+    print_table("Kept aside", ["kind", "file", "reason"], [[a["kind"], a["path"], a["reason"]] for a in data["aside"]], "nothing")
+
+
+def jobs(config: ConfigFile = None, as_json: AsJson = False, limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50) -> None:
+    """List the newest jobs.
+
+    Example: pacs-node jobs --limit 20
+    """
+    from pacs_node.workbench.tables import job_rows
+
+    rows = job_rows(settings_of(config), limit)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["id", "study", "pipeline", "run", "state", "score", "verdict", "seconds", "reason"]
+    print_table("Jobs", columns, [[row[name] for name in columns] for row in rows], "none yet")
+
+
+def job(job_id: Annotated[int, typer.Argument(help="Number of the job.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show one job: why it was made, what was found, which objects it built and where they went.
+
+    Example: pacs-node job 12
+    """
+    from pacs_node.workbench.tables import job_page
+
+    page = job_page(settings_of(config), job_id)
+    if as_json:
+        print_json(page)
+        return
+    print_table(f"Job {job_id}", ["", ""], [[name, value] for name, value in page["facts"].items()], "")
+    columns = ["kind", "sop_uid", "destination", "state", "attempts", "status", "message"]
+    print_table("Objects", columns, [[row.get(name) for name in columns] for row in page["objects"]], "none")
+
+
+def deliveries(config: ConfigFile = None, as_json: AsJson = False, limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 100) -> None:
+    """List the newest deliveries: each object on its way to each destination.
+
+    Example: pacs-node deliveries
+    """
+    from pacs_node.workbench.tables import delivery_rows
+
+    rows = delivery_rows(settings_of(config), limit)
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["id", "job", "kind", "destination", "state", "attempts", "next_attempt", "status", "message"]
+    print_table("Deliveries", columns, [[row[name] for name in columns] for row in rows], "none yet")
+
+
+def retry(
+    what: Annotated[str | None, typer.Argument(help="job or delivery")] = None,
+    number: Annotated[int | None, typer.Argument(help="Its number.")] = None,
+    parked: Annotated[bool, typer.Option("--parked", help="All parked jobs, and all parked and refused deliveries.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Run a job or send an object again.
+
+    Examples: pacs-node retry job 12 · pacs-node retry delivery 30 · pacs-node retry --parked
+    """
+    from pacs_node.journey import now, operate
+    from pacs_node.workbench.tables import open_store
+
+    if parked == (what is not None) or (what is not None and (what not in ("job", "delivery") or number is None)):
+        raise typer.BadParameter("say `job NUMBER`, `delivery NUMBER` or --parked")
+    with open_store(settings_of(config)) as store:
+        if parked:
+            typer.echo(operate.retry_parked(store, now()))
+        elif what == "job" and number is not None:
+            typer.echo(operate.retry_job(store, number, now()))
+        elif number is not None:
+            typer.echo(operate.retry_delivery(store, number, now()))
+
+
+def cancel(job_id: Annotated[int, typer.Argument(help="Number of the job.")], config: ConfigFile = None) -> None:
+    """Cancel a job that has not finished, and what it has not sent.
+
+    Example: pacs-node cancel 12
+    """
+    from pacs_node.journey import now, operate
+    from pacs_node.workbench.tables import open_store
+
+    with open_store(settings_of(config)) as store:
+        typer.echo(operate.cancel_job(store, job_id, now()))
+
+
+def release(study_id: Annotated[int, typer.Argument(help="Number of the held study.")], config: ConfigFile = None) -> None:
+    """Free a held study: you say that the patients named in it are one.
+
+    Example: pacs-node release 7
+    """
+    from pacs_node.journey import now, operate
+    from pacs_node.workbench.tables import open_store
+
+    with open_store(settings_of(config)) as store:
+        typer.echo(operate.release(store, study_id, now()))

@@ -1,0 +1,1 @@
+"""What people run by hand: the demonstration, training, evaluation, checks and tables."""

@@ -1,0 +1,162 @@
+"""`pacs-node check`: everything that can be known to be wrong before a study arrives, one line for each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from pacs_node import node, results
+from pacs_node.analysis.bundle import Bundle, available, load
+from pacs_node.config import DicomDestination, FolderDestination, Settings
+from pacs_node.database.engine import Store, database_url
+from pacs_node.database.tables import StudyRow
+from pacs_node.delivery.cstore import probe
+from pacs_node.errors import ConfigError, PacsNodeError
+from pacs_node.journey import models_folder, rules_file
+from pacs_node.routing import load as load_rules
+
+Line = tuple[str, str]  # ok | warning | fault, text
+
+
+@dataclass(frozen=True)
+class Report:
+    """The lines of a check."""
+
+    lines: tuple[Line, ...]
+
+    @property
+    def faults(self) -> int:
+        """How many things are wrong."""
+        return sum(1 for mark, _ in self.lines if mark == "fault")
+
+
+def examine(config: Path | None, read: Callable[[Path | None], Settings], *, echo: bool) -> Report:
+    """Check a configuration and what it names; nothing is raised, everything is a line."""
+    try:
+        settings = read(config)
+    except ConfigError as error:
+        return Report((("fault", str(error)),))
+    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _senders, _destinations]
+    if echo:
+        checks.append(_echo)
+    lines: list[Line] = [("ok", f"configuration of node {settings.node.name!r}: AE titles {', '.join(settings.node.ae_titles)}, port {settings.node.port}")]
+    for check in checks:
+        lines += check(settings)
+    return Report(tuple(lines))
+
+
+def _supported(settings: Settings) -> Iterator[Line]:
+    for key, why in node.unsupported(settings):
+        yield "fault", f"{key}: {why}"
+
+
+def _rules(settings: Settings) -> Iterator[Line]:
+    file = rules_file(settings)
+    try:
+        bundles = available(models_folder(settings))
+        rules = load_rules(file, pipelines=bundles, destinations=settings.destinations, senders=settings.reception.senders, assembly=settings.assembly)
+    except PacsNodeError as error:
+        yield "fault", str(error)
+        return
+    yield "ok", f"{len(rules.rules)} rules in {file}"
+    for rule in rules.rules:
+        later = [kind for kind in rule.results or () if kind in results.PLANNED]
+        if later:
+            yield "warning", f"rule {rule.name!r}: {', '.join(later)} cannot be made by this version and will be left out"
+        if rule.forward:
+            yield "fault", f"rule {rule.name!r}: forwarding originals is not available in this version: leave `forward` out"
+        for name in rule.send_to:
+            destination = settings.destinations.get(name)
+            if destination is not None and not destination.accepts_research:
+                remedy = f"set destinations.{name}.accepts_research to true where research results are wanted"
+                yield "warning", f"rule {rule.name!r} sends to {name}, which gets nothing: {remedy}"
+
+
+def _bundles(settings: Settings) -> Iterator[Line]:
+    folder = models_folder(settings)
+    try:
+        found = available(folder)
+    except PacsNodeError as error:
+        yield "fault", str(error)
+        return
+    if not found:
+        yield "warning", f"no model bundle in {folder}: studies can be received, but nothing is analysed"
+    for name, path in sorted(found.items()):
+        try:
+            bundle = load(path)
+        except PacsNodeError as error:
+            yield "fault", str(error)
+        else:
+            yield "ok", f"bundle {name} {bundle.algorithm.version}, {_calibration(bundle)}"
+
+
+def _calibration(bundle: Bundle) -> str:
+    calibration = bundle.calibration
+    if calibration is None:
+        return "not calibrated: scores without verdict"
+    return f"calibrated on {calibration.studies} {calibration.population.value} studies"
+
+
+def _disk(settings: Settings) -> Iterator[Line]:
+    data = settings.node.data
+    folder = next(part for part in (data.resolve(), *data.resolve().parents) if part.is_dir())
+    disk = shutil.disk_usage(folder)
+    reserve = settings.reception.reserve.bytes_of(disk.total)
+    if disk.free < reserve:
+        room = f"{disk.free / 1e9:.1f} GB free, less than reception.reserve ({reserve / 1e9:.1f} GB)"
+        yield "fault", f"{folder} has {room}: instances would be refused; free some space or lower it"
+    else:
+        yield "ok", f"data folder {data}: {disk.free / 1e9:.0f} GB free, {reserve / 1e9:.1f} GB kept in reserve"
+
+
+def _database(settings: Settings) -> Iterator[Line]:
+    url = database_url(settings.database.url, settings.node.data)
+    if url.startswith("sqlite") and not (settings.node.data / "node.db").is_file():
+        yield "ok", "database: made at the first start"
+        return
+    store = Store(url)
+    try:
+        with store.read() as session:
+            count = session.scalar(select(func.count(StudyRow.id)))
+    except SQLAlchemyError as error:
+        yield "fault", f"database {url} cannot be used: {str(error).splitlines()[0]}"
+    else:
+        yield "ok", f"database: reachable, {count} studies"
+    finally:
+        store.close()
+
+
+def _senders(settings: Settings) -> Iterator[Line]:
+    if not settings.reception.senders:
+        yield "warning", "ANY sender may send studies to this node: list the allowed ones in reception.senders"
+
+
+def _destinations(settings: Settings) -> Iterator[Line]:
+    for name, destination in settings.destinations.items():
+        if isinstance(destination, FolderDestination):
+            yield "ok", f"destination {name}: folder {destination.path}"
+        elif not destination.accepts_research:
+            yield "warning", f"destination {name} gets no results: accepts_research is not true"
+        elif isinstance(destination, DicomDestination):
+            yield "ok", f"destination {name}: {destination.ae_title} at {destination.address}:{destination.port}"
+
+
+def _echo(settings: Settings) -> Iterator[Line]:
+    for name, destination in settings.destinations.items():
+        if not isinstance(destination, DicomDestination):
+            continue
+        classes = {kind: builder.sop_class_uid for kind, builder in results.BUILDERS.items()}
+        found = probe(destination, settings.node.ae_titles[0], tuple(classes.values()))
+        if not found.reachable:
+            yield "fault", f"destination {name}: {found.problem}"
+            continue
+        takes = [kind for kind, uid in classes.items() if uid in found.accepted]
+        refuses = [kind for kind in classes if kind not in takes]
+        yield "ok", f"destination {name} answers and takes {', '.join(takes) or 'nothing'}"
+        if refuses:
+            yield "warning", f"destination {name} does not accept {', '.join(refuses)}: those results would be refused there"

@@ -1,0 +1,182 @@
+"""What `status`, `jobs`, `job` and `deliveries` show, as plain data: the same for tables and for ``--json``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import func, inspect, select
+from sqlalchemy.orm import Session, selectinload
+
+from pacs_node.config import Settings
+from pacs_node.database import alerts, deliveries, jobs
+from pacs_node.database.engine import Store, database_url
+from pacs_node.database.states import DeliveryState
+from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
+from pacs_node.errors import InputError
+
+_STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """Open the database of a node that has run before; raises `InputError` where there is none."""
+    url = database_url(settings.database.url, settings.node.data)
+    if url.startswith("sqlite") and not (settings.node.data / "node.db").is_file():
+        remedy = "start it with `pacs-node run`, or name its configuration with --config"
+        raise InputError(f"no node has run in the data folder {settings.node.data} yet: {remedy}")
+    store = Store(url)
+    try:
+        if not inspect(store.engine).has_table(StudyRow.__tablename__):
+            raise InputError(f"the database {url} holds no node's tables yet: start the node once with `pacs-node run`")
+        yield store
+    finally:
+        store.close()
+
+
+def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[str, Any]]]:
+    """Return alerts, studies, destinations and what is kept aside; newest first."""
+    with open_store(settings) as store, store.read() as session:
+        return {
+            "alerts": [_alert(row) for row in alerts.open_alerts(session)],
+            "studies": study_rows(session, limit),
+            "destinations": _destinations(session, settings),
+            "aside": [_aside(row) for row in session.scalars(select(AsideRow).order_by(AsideRow.id.desc()).limit(limit))],
+        }
+
+
+def _alert(row: AlertRow) -> dict[str, Any]:
+    return {"since": _time(row.raised_at), "kind": row.kind, "subject": row.subject, "message": row.message}
+
+
+def _aside(row: AsideRow) -> dict[str, Any]:
+    facts = {"kind": row.kind, "path": row.path, "reason": row.reason, "study_uid": row.study_uid, "sop_uid": row.sop_uid}
+    return facts | {"sender": row.calling_ae, "received": _time(row.received_at)}
+
+
+def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
+    """Return the newest studies: where each stands and what it waits for."""
+    query = select(StudyRow).options(selectinload(StudyRow.series)).order_by(StudyRow.last_arrival.desc()).limit(limit)
+    studies = session.scalars(query).all()
+    numbers = [study.id for study in studies]
+    per_study = select(InstanceRow.study_id, func.count()).where(InstanceRow.study_id.in_(numbers), ~InstanceRow.own).group_by(InstanceRow.study_id)
+    counts = {row[0]: row[1] for row in session.execute(per_study)}
+    return [
+        {
+            "id": study.id,
+            "study_uid": study.study_uid,
+            "state": study.state.value,
+            "modality": "/".join(dict.fromkeys(series.modality for series in study.series)),
+            "instances": counts.get(study.id, 0),
+            "accession": study.accession,
+            "last_arrival": _time(study.last_arrival),
+            "waiting_for": study.held_reason or study.waiting_for or ("quiet time" if study.look_again_at else ""),
+            "outcome": study.outcome,
+        }
+        for study in studies
+    ]
+
+
+def _destinations(session: Session, settings: Settings) -> list[dict[str, Any]]:
+    known = {row.name: row for row in session.scalars(select(DestinationRow))}
+    counts: dict[str, Counter[DeliveryState]] = {}
+    grouped = select(DeliveryRow.destination, DeliveryRow.state, func.count()).group_by(DeliveryRow.destination, DeliveryRow.state)
+    for name, state, count in session.execute(grouped):
+        counts.setdefault(name, Counter())[state] = count
+    return [_destination(name, known.get(name), counts.get(name, Counter())) for name in dict.fromkeys([*settings.destinations, *counts])]
+
+
+def _destination(name: str, row: DestinationRow | None, counts: Counter[DeliveryState]) -> dict[str, Any]:
+    down = row is not None and row.down_since is not None
+    return {
+        "name": name,
+        "state": f"failing since {_time(row.down_since)}" if row is not None and down else "up" if row is not None and row.last_success_at else "not tried yet",
+        "waiting": sum(counts[state] for state in deliveries.UNFINISHED),
+        "delivered": counts[DeliveryState.DELIVERED],
+        "stuck": sum(counts[state] for state in _STUCK),
+        "problem": row.message if row is not None else "",
+    }
+
+
+def job_rows(settings: Settings, limit: int) -> list[dict[str, Any]]:
+    """Return the newest jobs."""
+    with open_store(settings) as store, store.read() as session:
+        return [job_row(job) for job in jobs.list_jobs(session, limit)]
+
+
+def job_row(job: JobRow) -> dict[str, Any]:
+    """Return the row of one job."""
+    seconds = (job.finished_at - job.started_at).total_seconds() if job.finished_at and job.started_at and job.finished_at >= job.started_at else None
+    return {
+        "id": job.id,
+        "study": job.study_id,
+        "study_uid": job.study.study_uid,
+        "pipeline": job.pipeline or "(notice only)",
+        "run": job.run,
+        "state": job.state.value,
+        "score": job.finding.get("score"),
+        "verdict": job.finding.get("verdict", ""),
+        "seconds": round(seconds, 2) if seconds is not None else None,
+        "reason": job.reason,
+        "complete_reason": job.complete_reason,
+        "partial": job.partial,
+        "rules": list(job.rules),
+        "progress": job.progress,
+    }
+
+
+def job_page(settings: Settings, job_id: int) -> dict[str, Any]:
+    """Return all that is known of a job; raises `InputError` where there is none."""
+    with open_store(settings) as store, store.read() as session:
+        job = jobs.get_job(session, job_id)
+        if job is None:
+            raise InputError(f"there is no job {job_id}: `pacs-node jobs` lists them")
+        facts = job_row(job) | {
+            "attempts": job.attempts,
+            "worker": job.worker,
+            "created": _time(job.created_at),
+            "started": _time(job.started_at),
+            "finished": _time(job.finished_at),
+            "finding": job.finding,
+            "series": list(job.series_uids),
+        }
+        sent = deliveries.list_deliveries(session, 1000, job_id)
+        rows = [_object_row(row) for row in reversed(sent)]
+        posted = {row.object_id for row in sent}
+        rows += [_unposted(obj) for obj in job.objects if obj.id not in posted]
+        return {"facts": facts, "objects": rows}
+
+
+def _unposted(obj: ObjectRow) -> dict[str, Any]:
+    state = "kept back by the gate" if obj.faults else "not sent"
+    return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": state, "message": "; ".join(obj.faults)}
+
+
+def _object_row(row: DeliveryRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "job": row.job_id,
+        "kind": row.object.kind,
+        "sop_uid": row.object.sop_uid,
+        "sop_class_uid": row.object.sop_class_uid,
+        "path": row.object.path,
+        "destination": row.destination,
+        "state": row.state.value,
+        "attempts": row.attempts,
+        "next_attempt": _time(row.next_attempt_at) if row.state is DeliveryState.WAITING else "",
+        "delivered": _time(row.delivered_at),
+        "status": None if row.status is None else f"0x{row.status:04X}",
+        "message": row.message,
+    }
+
+
+def delivery_rows(settings: Settings, limit: int) -> list[dict[str, Any]]:
+    """Return the newest rows of the outbox."""
+    with open_store(settings) as store, store.read() as session:
+        return [_object_row(row) for row in deliveries.list_deliveries(session, limit)]
+
+
+def _time(moment: Any) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else ""
