@@ -36,10 +36,10 @@ def phantom(
 
     Example: pacs-node phantom --modality CT --region head --lesion ellipsoid --out phantoms --seed 7 --count 3
     """
-    first = PhantomSpec(modality=modality, region=region, lesion=lesion, artefact=artefact, seed=seed, slices=slices, contrast=contrast, size=size)
+    spec = PhantomSpec(modality=modality, region=region, lesion=lesion, artefact=artefact, seed=seed, slices=slices, contrast=contrast, size=size)
     console, files = Console(stderr=True), 0
     for number in track(range(seed, seed + count), description="Making phantoms", console=console):
-        spec = replace(first, seed=number)
+        spec = replace(spec, seed=number)
         files += len(write_study(spec, out / folder_name(spec)))
     typer.echo(f"{count} {'study' if count == 1 else 'studies'}, {files} files in {out}")
 
