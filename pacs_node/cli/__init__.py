@@ -5,6 +5,7 @@ Errors that pacs-node raises on purpose become one sentence on standard error an
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import version
 
@@ -40,6 +41,7 @@ for _register in (register_running, register_sending, register_working, register
 
 def main() -> None:
     """Run the command line: the entry point of the console script."""
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # what it has to say becomes our one sentence
     try:
         app(prog_name="pacs-node")
     except PacsNodeError as error:

@@ -60,7 +60,7 @@ def summary_rows(request: BuildRequest, finding: Finding) -> list[tuple[str, str
         ("Completeness", completeness_line(run)),
     ]
     rows += [("Stands out", top.line) for top in top_slices(finding)[:MOST_SLICES]]
-    return rows + [("Remark", remark) for remark in (*volume.remarks, *finding.remarks)]
+    return rows + [("Remark", remark) for remark in dict.fromkeys((*volume.remarks, *finding.remarks))]
 
 
 # --- modules -----------------------------------------------------------------------------------------------------------

@@ -146,5 +146,5 @@ def summary(finding: Finding, run: Run) -> str:
     if finding.calibration is not None:
         lines.append(f"Calibration: {calibration_line(finding.calibration)}.")
     lines += [f"Stands out: {top.line}." for top in top_slices(finding)]
-    lines += [f"Remark: {remark}" for remark in (*finding.volume.remarks, *finding.remarks)]
+    lines += [f"Remark: {remark}" for remark in dict.fromkeys((*finding.volume.remarks, *finding.remarks))]
     return "\n".join(lines)

@@ -39,6 +39,7 @@ from pacs_node.workbench.studies import readable
 
 _START_SECONDS = 60.0
 _SECONDS_A_STUDY = 240.0  # how long the demonstration waits for one study at most
+_WIDTH = 150  # of the table where the output is no terminal
 _QUIET = {True: "1s", False: "2s"}
 
 PHANTOMS: tuple[tuple[str, PhantomSpec], ...] = (
@@ -62,7 +63,7 @@ class _Wanted:
 
 def run_demo(folders: Sequence[Path], out: Path, *, quick: bool) -> int:
     """Run the demonstration; returns 0 only if every study got results or a notice, or is listed with the reason why not."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     for folder in folders:
         if not folder.exists():
             raise InputError(f"{folder} does not exist: name folders with DICOM files")
@@ -79,9 +80,19 @@ def run_demo(folders: Sequence[Path], out: Path, *, quick: bool) -> int:
             rows = [_row(study, settings) for study in wanted]
     finally:
         archive.stop()
-    previews = [path for file in sorted((out / "archive").rglob("*.dcm")) for path in write_previews(file, out / "previews" / file.parent.name)]
-    _print(console, rows, out, len(previews))
+    previews = _previews(rows, archive, out / "previews")
+    _print(console, rows, out, previews)
     return 0 if rows and all(row["settled"] for row in rows) else 1
+
+
+def _previews(rows: Sequence[dict[str, Any]], archive: FolderArchive, folder: Path) -> int:
+    """Write the pictures that the archive received, named after study and pipeline; returns how many."""
+    count = 0
+    for row in rows:
+        for job in row["jobs"]:
+            for uid in job["pictures"]:
+                count += len(write_previews(archive.path_of(uid), folder / row["name"], f"{job['pipeline']}-job{job['id']}"))
+    return count
 
 
 def _prepare(out: Path) -> None:
@@ -224,7 +235,8 @@ def _job(job: dict[str, Any], settings: Settings) -> dict[str, Any]:
     returned = [item["kind"] for item in objects if item["state"] == "delivered"]
     failed = [f"{item['kind']} {item['state']}: {item['message']}" for item in objects if item["state"] in ("refused", "parked")]
     over = job["state"] in ("done", "not_analysed", "parked") and not any(item["state"] in open_states for item in objects)
-    return job | {"returned": returned, "problems": failed, "settled": over and bool(returned) and not failed}
+    pictures = [item["sop_uid"] for item in objects if item["state"] == "delivered" and item["kind"] == "sc"]
+    return job | {"returned": returned, "problems": failed, "pictures": pictures, "settled": over and bool(returned) and not failed}
 
 
 def _print(console: Console, rows: Sequence[dict[str, Any]], out: Path, previews: int) -> None:

@@ -75,4 +75,4 @@ def _write(study: FolderStudy, finding: Finding, folder: Path, settings: Setting
     for obj in results.build(request):
         path = folder / f"{obj.kind}.dcm"
         results.save(obj, path)
-        write_previews(path, folder)
+        write_previews(path, folder, obj.kind)

@@ -8,8 +8,8 @@ from PIL import Image
 from pydicom import dcmread
 
 
-def write_previews(file: Path, folder: Path) -> list[Path]:
-    """Write each frame of a secondary capture as PNG; returns the files (none for objects without colour frames)."""
+def write_previews(file: Path, folder: Path, name: str) -> list[Path]:
+    """Write each frame of a secondary capture as ``<name>-<frame>.png``; returns the files (none for objects without colour frames)."""
     dataset = dcmread(file)
     if "PixelData" not in dataset or dataset.get("SamplesPerPixel") != 3:
         return []
@@ -18,7 +18,7 @@ def write_previews(file: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for index, frame in enumerate(frames, 1):
-        path = folder / f"{file.stem}-{index}.png"
+        path = folder / f"{name}-{index}.png"
         Image.fromarray(frame).save(path)
         written.append(path)
     return written

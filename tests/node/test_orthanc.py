@@ -83,9 +83,8 @@ def test_orthanc_forwards_a_study_and_gets_the_results_into_the_same_study(
     node.port = node.settings.node.port
     node.start(ready=False)  # it takes associations from Orthanc only: `echo` below is Orthanc's own
     files = write_study(PhantomSpec(modality="CT", region="head", lesion="ellipsoid", seed=77), tmp_path / "study")
-    subprocess.run(
-        [tool("storescu"), "-aec", "ORTHANC", "127.0.0.1", str(orthanc.dicom_port), "+sd", str(tmp_path / "study")], check=True, capture_output=True, timeout=120
-    )
+    scu = [tool("storescu"), "-aec", "ORTHANC", "127.0.0.1", str(orthanc.dicom_port), "+sd", str(tmp_path / "study")]
+    subprocess.run(scu, check=True, capture_output=True, timeout=120)
     study = wait_until(lambda: orthanc.ask("/studies"), "Orthanc has the study")[0]
     wait_until(lambda: _stored(orthanc, study), "Orthanc could forward the study to the node")
     series = wait_until(lambda: _result_series(orthanc, study), "the results are in Orthanc", 180)
