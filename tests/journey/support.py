@@ -160,6 +160,7 @@ class Town:
 
     def send(self, datasets: Sequence[Dataset], *, calling: str = "CT1", association: str = "", released: bool | None = True) -> None:
         """Put objects into the spool, and the end of the association (None: still open)."""
+        self.clock = max(self.clock, datetime.now(UTC))  # making studies takes real time, too
         sender = Sender(calling, "PACS_NODE", "127.0.0.1:4242", association or f"a{next(self._count):08d}")
         self.house.spool._last_time = int(self.clock.timestamp() * 1e9)  # names carry the moved clock's time
         for dataset in datasets:

@@ -111,7 +111,7 @@ def test_an_error_of_our_own_making_is_never_called_inherited(tmp_path):
     assert len(inherited) == 1 and "PatientSex" in inherited[0]
 
 
-# DCMTK 3.6 warns about every declared character set but Latin-1, whatever the texts are; the source's is kept all the same
+# DCMTK 3.6 warns about every declared character set but Latin-1; it is declared only where a text needs it
 CHARACTER_SET_WARNING = re.compile(r"W: (The VR checker does not support this Specific Character Set|Reading unknown/unsupported SpecificCharacterSet).*\n")
 
 
