@@ -1,0 +1,157 @@
+"""A model bundle: one folder that an administrator installs, swaps and removes.
+
+::
+
+    models/ct-head/
+      model.yaml            what it is, preprocessing, scope, recipe, SHA-256 of the files below
+      weights.safetensors   the network and what healthy looks like to it
+      baselines.npz         the simple detectors it has to beat
+      calibration.json      scores of calibration studies (optional)
+      CARD.md               generated: what it is good for and what not
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pacs_node.analysis.manifest import BASELINES, CALIBRATION, MODEL, WEIGHTS, Manifest, read_manifest, sha256
+from pacs_node.analysis.statement import CalibrationFile, read_calibration
+from pacs_node.autoencoder.baselines import Baselines
+from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.scoring import Normals
+from pacs_node.dicom.uids import derive_uid
+from pacs_node.errors import BundleError
+from pacs_node.records import Algorithm
+
+_NETWORK, _NORMALS = "network.", "normals."
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded bundle. ``network`` is in evaluation mode; `algorithm` stands in every object of a run."""
+
+    folder: Path
+    manifest: Manifest
+    network: Network
+    normals: Normals
+    baselines: Baselines
+    calibration: CalibrationFile | None
+    algorithm: Algorithm
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.manifest.name
+
+
+def available(folder: Path) -> dict[str, Path]:
+    """Return the bundles in a folder of bundles: name of the subfolder to its path, in alphabetical order; nothing is loaded."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: path for path in sorted(folder.iterdir()) if (path / MODEL).is_file()}
+
+
+def load(folder: Path) -> Bundle:
+    """Load and verify a bundle; raises `BundleError` naming the file at fault and the remedy."""
+    manifest = read_manifest(folder)
+    weights, baselines = (_verified(folder, manifest, name) for name in (WEIGHTS, BASELINES))
+    network, normals = _weights(folder, manifest, weights)
+    digests = {name: sha256(folder / name) for name in (MODEL, WEIGHTS, BASELINES)}
+    return Bundle(
+        folder, manifest, network, normals, _baselines(folder, baselines), read_calibration(folder, digests[WEIGHTS]), _algorithm(folder, manifest, digests)
+    )
+
+
+def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(folder, f"{name} is missing: train the bundle with `pacs-node train --bundle {folder} --data DIR`, or install it again")
+    if name not in manifest.files:
+        raise BundleError(folder, f"{MODEL} records no SHA-256 of {name}: train the bundle again, or install it again")
+    if sha256(path) != manifest.files[name]:
+        raise BundleError(folder, f"{name} is not the file that {MODEL} records (its SHA-256 differs): install the bundle again, or train it again")
+    return path
+
+
+def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Normals]:
+    try:
+        tensors = load_file(path)
+        network = Network(manifest.architecture)
+        network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)})
+        normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise BundleError(
+            folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
+        ) from error
+    network.eval()
+    return network, normals
+
+
+def _baselines(folder: Path, path: Path) -> Baselines:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Baselines.from_arrays({name: arrays[name] for name in arrays.files})
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise BundleError(folder, f"{BASELINES} is damaged ({type(error).__name__}): train the bundle again, or install it again") from error
+
+
+def _algorithm(folder: Path, manifest: Manifest, digests: Mapping[str, str]) -> Algorithm:
+    """Return who judged; the model's bytes are model.yaml, weights and baselines, the calibration is named apart."""
+    whole = hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in sorted(digests.items())).encode()).hexdigest()
+    calibration = folder / CALIBRATION
+    return Algorithm(
+        name=manifest.name,
+        version=manifest.version,
+        manufacturer=manifest.manufacturer,
+        bundle_hash=whole,
+        config_hash=digests[MODEL],
+        calibration_hash=sha256(calibration) if calibration.is_file() else "",
+        device_uid=derive_uid("bundle", manifest.name, whole),
+    )
+
+
+def save(folder: Path, network: Network, normals: Normals, baselines: Baselines) -> None:
+    """Write weights and baselines and record their SHA-256 in ``model.yaml``, whose other lines and comments stay as they are.
+
+    A calibration that belongs to former weights is removed: it would only be refused.
+    """
+    tensors: dict[str, Tensor] = {_NETWORK + name: value.contiguous() for name, value in network.state_dict().items()}
+    tensors |= {_NORMALS + name: getattr(normals, name).contiguous() for name in Normals.FIELDS}
+    save_file(tensors, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # the library makes it private, but the node may run as another user
+    np.savez_compressed(folder / BASELINES, **baselines.arrays())  # type: ignore[arg-type]
+    record(folder, {name: sha256(folder / name) for name in (WEIGHTS, BASELINES)})
+    calibration = read_calibration_hash(folder)
+    if calibration not in (None, sha256(folder / WEIGHTS)):
+        (folder / CALIBRATION).unlink()
+
+
+def read_calibration_hash(folder: Path) -> str | None:
+    """Return which weights the calibration in a folder was made with, ``""`` where that cannot be read, None without a calibration."""
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        return CalibrationFile.model_validate_json(path.read_bytes()).weights_sha256
+    except ValueError:
+        return ""
+
+
+def record(folder: Path, files: Mapping[str, str]) -> None:
+    """Replace the block ``files:`` of ``model.yaml``."""
+    path = folder / MODEL
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = next((index for index, line in enumerate(lines) if line.startswith("files:")), len(lines))
+    end = next((index for index in range(start + 1, len(lines)) if lines[index][:1] not in ("", " ", "#")), len(lines))
+    block = ["files:", *(f"  {name}: {digest}" for name, digest in files.items())]
+    path.write_text("\n".join([*lines[:start], *block, *lines[end:]]) + "\n", encoding="utf-8")
+

@@ -1,0 +1,218 @@
+"""``model.yaml``: what a bundle says about itself, as frozen models that refuse unknown keys.
+
+Preprocessing, scope and recipe live here and nowhere else: the node and the training command read the same lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pacs_node.analysis.grid import Grid
+from pacs_node.autoencoder.corruption import CORRUPTIONS, Augmentation
+from pacs_node.autoencoder.fitting import Schedule
+from pacs_node.autoencoder.network import Architecture
+from pacs_node.autoencoder.scoring import Fusion
+from pacs_node.errors import BundleError
+
+FORMAT = 1
+MODEL, WEIGHTS, BASELINES, CALIBRATION, CARD = "model.yaml", "weights.safetensors", "baselines.npz", "calibration.json", "CARD.md"
+
+Range = tuple[float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkPart(_Part):
+    """Shape of the network; see `autoencoder.network.Architecture`."""
+
+    inputs: int = 1
+    channels: tuple[int, ...] = (32, 48, 64)
+    gates: tuple[str, ...] = ("open", "open", "open")
+
+
+class Intensity(_Part):
+    """Monotonic broken line between physical values and the network's 0…1: fine where tissue differs, coarse elsewhere."""
+
+    physical: tuple[float, ...]
+    value: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _rising(self) -> Intensity:
+        if len(self.physical) != len(self.value) or len(self.value) < 2:
+            raise ValueError("physical and value need the same number of points, two at least")
+        if min(np.diff(self.physical)) <= 0 or min(np.diff(self.value)) <= 0:
+            raise ValueError("physical and value must rise from point to point")
+        return self
+
+    def to_model(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map physical values to 0…1; NaN (no pixels) becomes the lowest value, which is air."""
+        result: NDArray[np.float32] = np.interp(np.nan_to_num(view, nan=self.physical[0]), self.physical, self.value).astype(np.float32)
+        return result
+
+    def to_physical(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map network values back to physical units; what was beyond the line's ends stays at the ends."""
+        result: NDArray[np.float32] = np.interp(values, self.value, self.physical).astype(np.float32)
+        return result
+
+
+class Preprocessing(_Part):
+    """How a volume becomes the network's input; see `grid`."""
+
+    pixels: int = 128
+    spacing_mm: float = Field(gt=0)
+    body_above: float
+    intensity: Intensity
+
+    @property
+    def grid(self) -> Grid:
+        """The analysis grid."""
+        return Grid(self.pixels, self.spacing_mm, self.body_above)
+
+
+class Band(_Part):
+    """Which share of the body may lie between two intensities, e.g. soft tissue."""
+
+    between: Range
+    share: Range
+
+
+class Scope(_Part):
+    """What the bundle may judge; anything else is refused with a reason. Lengths in mm, intensities in the volume's unit."""
+
+    min_slices: int = Field(5, ge=1)
+    max_slice_spacing_mm: float = 12.0
+    coverage_mm: Range = (0.0, 2000.0)
+    body_width_mm: Range
+    body_height_mm: Range
+    tissue: dict[str, Band] = Field(default_factory=dict)
+
+
+class Scoring(_Part):
+    """How the maps become scores; see `autoencoder.scoring.Fusion`."""
+
+    bins: int = Field(8, ge=1)
+    pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    study: tuple[float, ...] = (1.0, 1.0, 1.0)
+    top: float = 0.01
+    top_slices: int = Field(5, ge=1)
+
+    @property
+    def fusion(self) -> Fusion:
+        """The weights of the parts."""
+        return Fusion(self.pixel, self.study, self.top)
+
+
+class AugmentationPart(_Part):
+    """See `autoencoder.corruption.Augmentation`."""
+
+    rotation: float = 10.0
+    shift: float = 0.05
+    scale: float = 0.1
+    gain: float = 0.05
+    noise: float = 0.03
+    mirror: bool = False
+
+
+class PhantomPart(_Part):
+    """Which phantoms the recipe makes: ``train`` and ``held_out`` for the weights, ``calibrate`` for the synthetic calibration."""
+
+    region: Literal["head", "body"]
+    train: int = Field(0, ge=0)
+    held_out: int = Field(0, ge=0)
+    calibrate: int = Field(200, ge=0)
+    slices: int = Field(24, ge=1)
+    rows: int = Field(256, ge=16)
+
+
+class Recipe(_Part):
+    """How the bundle was, or will be, trained."""
+
+    seed: int = 0
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(32, ge=1)
+    rate: float = Field(2e-3, gt=0)
+    patience: int = Field(6, ge=1)
+    penalty: float = Field(0.01, ge=0)
+    held_out_share: float = Field(0.2, gt=0, lt=1)
+    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
+    augmentation: AugmentationPart = AugmentationPart()
+    phantoms: PhantomPart | None = None
+    data: tuple[str, ...] = ()
+
+    @property
+    def schedule(self) -> Schedule:
+        """The training loop's settings."""
+        how = Augmentation(**self.augmentation.model_dump())
+        return Schedule(self.epochs, self.batch, self.rate, self.patience, self.seed, self.penalty, self.corruptions, how)
+
+
+class Manifest(_Part):
+    """The whole of ``model.yaml``. ``files`` holds the SHA-256 of each file that training wrote."""
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(min_length=1, max_length=32)]
+    title: str
+    purpose: str = ""
+    licence: str
+    manufacturer: str = "pacs-node"
+    modality: str
+    regions: tuple[str, ...] = ()
+    window: Range
+    network: NetworkPart = NetworkPart()
+    preprocessing: Preprocessing
+    scope: Scope
+    scoring: Scoring = Scoring()
+    recipe: Recipe = Recipe()
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        self.architecture  # noqa: B018 - raises where the parts contradict each other
+        self.scoring.fusion  # noqa: B018
+        unknown = [name for name in self.recipe.corruptions if name not in CORRUPTIONS]
+        if unknown:
+            raise ValueError(f"recipe.corruptions: unknown {unknown[0]!r}, allowed are {', '.join(CORRUPTIONS)}")
+        return self
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network's architecture, with the edge that preprocessing gives it."""
+        return Architecture(self.preprocessing.pixels, self.network.inputs, self.network.channels, self.network.gates)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``model.yaml`` of a bundle folder; raises `BundleError` naming the key at fault and the remedy."""
+    path = folder / MODEL
+    if not folder.is_dir():
+        raise BundleError(folder, "no such folder: give the folder that holds model.yaml")
+    if not path.is_file():
+        raise BundleError(folder, f"{MODEL} is missing: a bundle is a folder with at least that file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise BundleError(folder, f"{MODEL} is not readable YAML ({' '.join(str(error).split())}): correct it or install the bundle again") from error
+    if not isinstance(content, dict):
+        raise BundleError(folder, f"{MODEL} holds no keys: correct it or install the bundle again")
+    if content.get("format") != FORMAT:
+        raise BundleError(folder, f"{MODEL} has format {content.get('format')!r}, this version reads {FORMAT}: install a bundle made for it, or train it again")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise BundleError(folder, f"{MODEL}: {key or 'contradiction'}: {fault['msg'][:1].lower()}{fault['msg'][1:]}: correct that line") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,112 @@
+"""The analysis of one series from top to bottom: read, check the scope, resample, look, judge, state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pacs_node.analysis import gate
+from pacs_node.analysis.bundle import Bundle
+from pacs_node.analysis.grid import Resampled, foreground_of, resample
+from pacs_node.analysis.manifest import Manifest
+from pacs_node.analysis.modalities import READERS
+from pacs_node.analysis.statement import Statement, state
+from pacs_node.autoencoder import calibration, scoring
+from pacs_node.errors import OutOfScope
+from pacs_node.records import Finding, Volume
+
+Beat = Callable[[float], None]
+
+_READING = 0.6  # fraction of the work that is done when reading is over
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A series as the network gets it: the resampled series, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P)."""
+
+    resampled: Resampled
+    x: Tensor
+    foreground: NDArray[np.bool_]
+
+
+def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda fraction: None) -> Volume:
+    """Read the files of one series by the bundle's modality; raises `NotAnalysable`."""
+    reader = READERS.get(manifest.modality)
+    if reader is None:
+        raise OutOfScope(f"this version reads {', '.join(READERS)}, the model {manifest.name} judges {manifest.modality}")
+    return reader(files, beat)
+
+
+def prepare(volume: Volume, manifest: Manifest) -> Prepared:
+    """Check the scope and bring a volume to the network's grid and range: the same lines in training and in the node."""
+    gate.check(volume, manifest)
+    resampled = resample(volume, manifest.preprocessing.grid)
+    foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
+    if not foreground.any():
+        raise OutOfScope(f"the images show nothing but air; the model {manifest.name} does not judge such series")
+    x = np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0))  # the table is nobody's anatomy
+    return Prepared(resampled, torch.from_numpy(x), foreground)
+
+
+def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date) -> Finding:
+    """Read one series from ``files`` and judge it.
+
+    ``beat`` hears the fraction done, at least once a slice in reading and once a batch in the network, and may raise to cancel.
+    Raises `NotAnalysable` or `OutOfScope` with the reason. The same files and bundle give the same finding.
+    """
+    volume = read_series(files, bundle.manifest, lambda fraction: beat(_READING * fraction))
+    return analyse_volume(volume, bundle, device, beat=lambda fraction: beat(_READING + (1 - _READING) * fraction), today=today)
+
+
+def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date) -> Finding:
+    """Judge a volume; see `analyse`."""
+    prepared = prepare(volume, bundle.manifest)
+    beat(0.3)
+    network = bundle.network.to(device)
+    seen = scoring.look(network, prepared.x, beat=lambda fraction: beat(0.3 + 0.5 * fraction))
+    scores = scoring.judge(prepared.x, seen, torch.from_numpy(prepared.foreground), bundle.normals, bundle.manifest.scoring.fusion)
+    beat(0.95)
+    said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today)
+    finding = _finding(volume, bundle, prepared, seen, scores, said)
+    beat(1.0)
+    return finding
+
+
+def _finding(volume: Volume, bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: scoring.Scores, said: Statement) -> Finding:
+    slices = scores.slices.numpy()
+    top = np.argsort(-slices, kind="stable")[: bundle.manifest.scoring.top_slices]
+    view = prepared.resampled.view
+    reconstruction = bundle.manifest.preprocessing.intensity.to_physical(seen.mean.numpy())
+    return Finding(
+        volume=volume,
+        algorithm=bundle.algorithm,
+        score=scores.study,
+        verdict=said.verdict,
+        calibration=said.calibration,
+        percentile=said.percentile,
+        p_value=said.p_value,
+        parts=dict(scores.parts),
+        slice_scores=slices,
+        top_slices=tuple(int(index) for index in top),
+        heat=_heat(scores.z.numpy(), prepared.foreground, said.pixel_tail),
+        heat_calibrated=said.pixel_tail is not None,
+        planes=prepared.resampled.planes,
+        view=view,
+        reconstruction=np.where(np.isfinite(view), reconstruction, np.float32(np.nan)),
+        embedding=seen.embedding.numpy().astype(np.float16),
+        window=bundle.manifest.window,
+        remarks=(*volume.remarks, *said.remarks),
+    )
+
+
+def _heat(z: NDArray[np.float32], foreground: NDArray[np.bool_], pixel_tail: tuple[float, ...] | None) -> NDArray[np.float32]:
+    """The calibrated tail 0…4, or the relative map 0…1; zero outside the body."""
+    heat = calibration.relative(z, foreground) if pixel_tail is None else calibration.tail(z, pixel_tail)
+    return np.where(foreground, heat, np.float32(0))

@@ -1,0 +1,127 @@
+"""The network: a small U-Net behind a space-to-depth stem, with a gate on every path from encoder to decoder.
+
+::
+
+    (B, inputs, P, P) ─space-to-depth 4─► (B, 16·inputs, P/4, P/4)
+         │
+      level 0  P/4   ──── gate ────────────────┐
+         │ /2                                  │
+      level 1  P/8   ──── gate ──────────┐     │
+         │ /2                            │     │
+      bottom   P/16  ──── gate ──► level 1 ► level 0 ─depth-to-space 4─► mean, log-variance  2 × (B, 1, P, P)
+                           │
+                           └─► mean and spread over the image ─► embedding (B, 2 · bottom channels)
+
+The stem keeps the convolutions away from full resolution, which is what makes 128² slices cheap on a CPU. The predicted
+log-variance says where healthy anatomy is hard to predict (edges, sutures): residuals are judged in units of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pacs_node.autoencoder.gates import GATES
+
+STEM = 4
+_GROUPS = 8
+LOG_VARIANCE_RANGE = (-12.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What makes two networks interchangeable: everything that decides the shapes and kinds of their layers.
+
+    ``pixels`` is the edge of the square input, ``inputs`` the number of neighbouring slices (odd, the middle one is reconstructed),
+    ``channels`` one number a level with the bottom last, ``gates`` one kind a level (`gates.GATES`). Raises `ValueError` where they
+    contradict each other.
+    """
+
+    pixels: int = 128
+    inputs: int = 1
+    channels: tuple[int, ...] = (32, 48, 64)
+    gates: tuple[str, ...] = ("open", "open", "open")
+
+    def __post_init__(self) -> None:
+        if len(self.channels) < 2 or len(self.channels) != len(self.gates):
+            raise ValueError(f"channels {list(self.channels)} and gates {list(self.gates)} must have one entry a level, two levels at least")
+        if any(channel <= 0 or channel % _GROUPS for channel in self.channels):
+            raise ValueError(f"channels {list(self.channels)} must be multiples of {_GROUPS}")
+        unknown = [gate for gate in self.gates if gate not in GATES]
+        if unknown:
+            raise ValueError(f"unknown gate {unknown[0]!r}: allowed are {', '.join(GATES)}")
+        factor = STEM * 2 ** (len(self.channels) - 1)
+        if self.pixels <= 0 or self.pixels % factor:
+            raise ValueError(f"pixels {self.pixels} must be a multiple of {factor} with {len(self.channels)} levels")
+        if self.inputs < 1 or self.inputs % 2 == 0:
+            raise ValueError(f"inputs {self.inputs} must be odd: the middle slice is reconstructed")
+
+    @property
+    def features(self) -> int:
+        """Length of the embedding of one slice."""
+        return 2 * self.channels[-1]
+
+
+class Output(NamedTuple):
+    """What the network says about a batch."""
+
+    mean: Tensor  # (B, 1, P, P) the expected healthy slice, in units of the input
+    log_variance: Tensor  # (B, 1, P, P) natural logarithm of its variance
+    embedding: Tensor  # (B, features)
+    penalty: Tensor  # scalar, sum of the gates' penalties
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(_GROUPS, outputs), nn.SiLU())
+
+
+def _level(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_block(inputs, outputs), _block(outputs, outputs))
+
+
+class Network(nn.Module):
+    """A gated U-Net autoencoder after Ronneberger et al. 2015 and Kascenas et al. 2022 (see the picture at the top of the module).
+
+    ``forward`` takes (B, inputs, P, P) float in [0, 1] and returns an `Output`.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        channels = architecture.channels
+        self.stem = nn.PixelUnshuffle(STEM)
+        self.encoder = nn.ModuleList([_level(STEM**2 * architecture.inputs, channels[0]), *(_level(low, high) for low, high in pairwise(channels))])
+        self.gates = nn.ModuleList([GATES[kind](width) for kind, width in zip(architecture.gates, channels, strict=True)])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(high, low, 2, stride=2) for low, high in pairwise(channels)])
+        self.decoder = nn.ModuleList([_level(2 * width, width) for width in channels[:-1]])
+        self.head = nn.Conv2d(channels[0], 2 * STEM**2, 1)
+        self.unstem = nn.PixelShuffle(STEM)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Output:
+        """Reconstruct the middle slice of each input."""
+        levels, penalty = [], x.new_zeros(())
+        x = self.stem(x).contiguous(memory_format=torch.channels_last)
+        for depth, (encode, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
+            x = encode(x if depth == 0 else nn.functional.avg_pool2d(x, 2))
+            passed, price = gate(x)
+            levels.append(passed)
+            penalty = penalty + price
+        bottom = x = levels.pop()
+        for up, decode, skip in zip(reversed(self.up), reversed(self.decoder), reversed(levels), strict=True):
+            x = decode(torch.cat([up(x), skip], dim=1))
+        mean, log_variance = self.head(x).chunk(2, dim=1)
+        embedding = torch.cat([bottom.mean((2, 3)), bottom.std((2, 3))], dim=1)
+        return Output(self.unstem(mean), self.unstem(log_variance).clamp(*LOG_VARIANCE_RANGE), embedding, penalty)
+
+
+def with_neighbours(stack: Tensor, inputs: int) -> Tensor:
+    """Give every slice its neighbours as channels: (S, P, P) to (S, inputs, P, P); the first and last slice are repeated at the ends."""
+    slices = stack.shape[0]
+    offsets = torch.arange(inputs) - inputs // 2
+    index = (torch.arange(slices)[:, None] + offsets).clamp(0, slices - 1)
+    return stack[index]

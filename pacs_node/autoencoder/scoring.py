@@ -1,0 +1,213 @@
+"""From reconstructions to maps and scores.
+
+::
+
+    slices x ─► network ─► mean, log-variance, embedding
+      │                        │
+      └────────► evidence: offset · energy · structure · low band       (parts, S, P, P)
+                               │   minus the healthy mean, over the healthy spread, at that slice and image position
+                               ▼
+                          z maps ─► fused z map (S, P, P) ─► slice scores ─► study parts ─► study score
+
+Everything "healthy" is measured on held-out training normals and kept in `Normals`; nothing here says normal or abnormal.
+Input values are in [0, 1], z values and scores are dimensionless. S slices, P pixels an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacs_node.autoencoder.losses import box_mean, structural_similarity
+from pacs_node.autoencoder.network import Network, with_neighbours
+
+PARTS = ("offset", "energy", "structure", "low_band")
+STUDY_PARTS = ("peak", "extent", "embedding")
+CELLS = 16  # healthy statistics are kept on a grid of this many cells an edge
+LOW = 32  # edge of the low band
+_BLUR = 5
+_CLIP = 12.0  # one mad pixel must not decide over a study
+_MOVING = 3  # slices of the moving average
+
+
+@dataclass(frozen=True, slots=True)
+class Normals:
+    """What held-out normal slices look like to this network; the tensors are stored with the weights.
+
+    ``mean`` and ``spread``: (parts, bins, CELLS, CELLS), evidence by slice position (bins over the series) and image position.
+    ``low_mean`` (LOW²) and ``low_axes`` (k, LOW²): principal components of the low band.
+    ``embedding_mean`` (features) and ``embedding_white`` (features, features): whitening of embeddings.
+    ``study_mean`` and ``study_spread`` (study parts): of the study parts over held-out studies.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    low_mean: Tensor
+    low_axes: Tensor
+    embedding_mean: Tensor
+    embedding_white: Tensor
+    study_mean: Tensor
+    study_spread: Tensor
+
+    FIELDS = ("mean", "spread", "low_mean", "low_axes", "embedding_mean", "embedding_white", "study_mean", "study_spread")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the network made of a series: ``mean`` and ``log_variance`` (S, P, P), ``embedding`` (S, features)."""
+
+    mean: Tensor
+    log_variance: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The judgement of a series: fused ``z`` (S, P, P; 0 outside the foreground), ``slices`` (S), ``parts`` and ``study``."""
+
+    z: Tensor
+    slices: Tensor
+    parts: Mapping[str, float]
+    study: float
+
+
+@torch.inference_mode()
+def look(network: Network, x: Tensor, *, batch: int = 32, beat: Callable[[float], None] = lambda fraction: None) -> Seen:
+    """Pass slices (S, P, P) through the network, ``batch`` at a time; ``beat`` hears the fraction done after each batch."""
+    device = next(network.parameters()).device
+    stacked = with_neighbours(x, network.architecture.inputs)
+    means, variances, embeddings = [], [], []
+    for start in range(0, len(x), batch):
+        output = network(stacked[start : start + batch].to(device))
+        means.append(output.mean[:, 0].cpu())
+        variances.append(output.log_variance[:, 0].cpu())
+        embeddings.append(output.embedding.cpu())
+        beat(min(1.0, (start + batch) / len(x)))
+    return Seen(torch.cat(means), torch.cat(variances), torch.cat(embeddings))
+
+
+def low_band(x: Tensor) -> Tensor:
+    """Return the low band of slices: (S, P, P) to (S, LOW²)."""
+    return F.adaptive_avg_pool2d(x[:, None], LOW).flatten(1)
+
+
+def principal_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the mean (D) and up to ``count`` principal axes (k, D) of ``rows`` (N, D)."""
+    mean = rows.mean(0)
+    _, _, axes = torch.linalg.svd(rows - mean, full_matrices=False)
+    return mean, axes[: min(count, max(1, len(rows) // 4))].contiguous()
+
+
+def _local(x: Tensor) -> Tensor:
+    """Local mean of (S, P, P) over a 5 × 5 window."""
+    return box_mean(x[:, None], _BLUR)[:, 0]
+
+
+def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_axes: Tensor) -> Tensor:
+    """Return the raw maps (parts, S, P, P), each zero or more: the larger, the less like the reconstruction.
+
+    offset: local mean of the standardised residual, absolute; energy: its local root mean square; structure: 1 - SSIM;
+    low_band: distance of the blurred slice from the principal subspace of normal ones.
+    """
+    weight = foreground.float()
+    share = _local(weight).clamp(min=1e-3)  # so that only pixels of the foreground count in a local mean
+    residual = (x - seen.mean) * (-0.5 * seen.log_variance).exp() * weight
+    structure = 1 - structural_similarity(x[:, None], seen.mean[:, None])[:, 0]
+    rows = low_band(x) - low_mean
+    rest = (rows - rows @ low_axes.T @ low_axes).reshape(-1, 1, LOW, LOW)
+    low = F.interpolate(rest, size=x.shape[1:], mode="bilinear", align_corners=False)[:, 0].abs()
+    offset, energy = (_local(residual) / share).abs(), (_local(residual.square()) / share).clamp(min=0).sqrt()
+    return torch.stack([offset, energy, structure, low]) * weight
+
+
+def bins_of(slices: int, bins: int) -> Tensor:
+    """Return the position bin of each of ``slices`` slices."""
+    return ((torch.arange(slices) + 0.5) / max(slices, 1) * bins).long().clamp(max=bins - 1)
+
+
+def standardise(maps: Tensor, foreground: Tensor, normals: Normals) -> Tensor:
+    """Return z maps (parts, S, P, P) of raw maps, clipped to ±12; zero outside the foreground."""
+    which = bins_of(maps.shape[1], normals.mean.shape[1])
+    mean, spread = (_spread_out(table[:, which], maps.shape[-1]) for table in (normals.mean, normals.spread))
+    return ((maps - mean) / spread).clamp(-_CLIP, _CLIP) * foreground
+
+
+def _spread_out(cells: Tensor, pixels: int) -> Tensor:
+    """Interpolate (parts, S, CELLS, CELLS) to (parts, S, P, P)."""
+    return F.interpolate(cells, size=(pixels, pixels), mode="bilinear", align_corners=False)
+
+
+def fuse(z: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the weighted mean of z maps: (parts, S, P, P) to (S, P, P)."""
+    weight = torch.tensor(weights, dtype=z.dtype)
+    return torch.einsum("pshw,p->shw", z, weight / weight.sum())
+
+
+def top_share(z: Tensor, foreground: Tensor, share: float) -> Tensor:
+    """Return the mean of the largest ``share`` of each slice's foreground pixels: (S, P, P) to (S); 0 for a slice without foreground."""
+    values = torch.zeros(len(z))
+    for index, (row, inside) in enumerate(zip(z, foreground, strict=True)):
+        inner = row[inside]
+        if len(inner):
+            values[index] = inner.topk(max(1, int(share * len(inner)))).values.mean()
+    return values
+
+
+def moving_peak(values: Tensor, width: int = _MOVING) -> float:
+    """Return the maximum of a moving average over ``width`` slices (over all of them, where there are fewer)."""
+    width = min(width, len(values))
+    return float(F.avg_pool1d(values[None, None], width, stride=1).max())
+
+
+def embedding_distance(embedding: Tensor, normals: Normals) -> Tensor:
+    """Return the Mahalanobis distance of each slice's embedding from the normal ones, per root of its length: (S, features) to (S)."""
+    white = (embedding - normals.embedding_mean) @ normals.embedding_white
+    return white.square().mean(1).sqrt()
+
+
+def study_parts(z: Tensor, foreground: Tensor, slices: Tensor, distance: Tensor) -> Tensor:
+    """Return the study parts in the order of `STUDY_PARTS`.
+
+    peak: maximum of the 3-slice moving average of the slice scores; extent: mean of the top 10 % of slices' mean z;
+    embedding: maximum of the 3-slice moving average of the embedding distance.
+    """
+    inside = foreground.sum((1, 2)).clamp(min=1)
+    means = (z * foreground).sum((1, 2)) / inside
+    extent = means.topk(max(1, len(means) // 10)).values.mean()
+    return torch.tensor([moving_peak(slices), float(extent), moving_peak(distance)])
+
+
+def study_score(parts: Tensor, normals: Normals, weights: Sequence[float]) -> float:
+    """Return one number: the weighted mean of the parts, each in units of its spread over held-out normal studies."""
+    weight = torch.tensor(weights)
+    standard = (parts - normals.study_mean) / normals.study_spread
+    return float((standard * weight).sum() / weight.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `STUDY_PARTS`, ``top`` the share that makes a slice's score."""
+
+    pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    study: tuple[float, ...] = (1.0, 1.0, 1.0)
+    top: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, weights, parts in (("pixel", self.pixel, PARTS), ("study", self.study, STUDY_PARTS)):
+            if len(weights) != len(parts) or min(weights) < 0 or not sum(weights):
+                raise ValueError(f"{name} weights {list(weights)} must be {len(parts)} numbers ({', '.join(parts)}), none negative, not all zero")
+        if not 0 < self.top <= 1:
+            raise ValueError(f"top {self.top} must be a share above 0 and at most 1")
+
+
+def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion) -> Scores:
+    """Turn what the network saw of slices ``x`` (S, P, P) into maps and scores; ``foreground`` (S, P, P) boolean is what counts."""
+    z = fuse(standardise(evidence(x, seen, foreground, normals.low_mean, normals.low_axes), foreground, normals), fusion.pixel)
+    slices = top_share(z, foreground, fusion.top)
+    parts = study_parts(z, foreground, slices, embedding_distance(seen.embedding, normals))
+    named = {name: float(value) for name, value in zip(STUDY_PARTS, parts, strict=True)}
+    return Scores(z, slices, named, study_score(parts, normals, fusion.study))

@@ -1,0 +1,135 @@
+"""A bundle is what its model.yaml says, byte for byte, or it is refused with the file at fault and the remedy."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pacs_node.analysis import bundle as bundles
+from pacs_node.analysis.manifest import read_manifest
+from pacs_node.config import shipped
+from pacs_node.dicom.uids import is_valid_uid
+from pacs_node.errors import BundleError
+
+
+def test_a_saved_bundle_loads_with_the_same_weights(tiny: Path) -> None:
+    loaded = bundles.load(tiny)
+    again = bundles.load(tiny)
+    assert loaded.name == "tiny"
+    assert not loaded.network.training
+    for one, other in zip(loaded.network.state_dict().values(), again.network.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert loaded.algorithm == again.algorithm
+    assert loaded.calibration is None
+
+
+def test_saving_keeps_the_comments_of_model_yaml(tiny: Path) -> None:
+    text = (tiny / "model.yaml").read_text()
+    assert "# a comment that must survive training" in text
+    assert "# another comment" in text
+    assert text.count("weights.safetensors:") == 1
+    before = read_manifest(tiny)
+    bundles.record(tiny, before.files)
+    assert (tiny / "model.yaml").read_text() == text
+
+
+def test_the_files_block_is_replaced_wherever_it_stands(tiny: Path) -> None:
+    text = (tiny / "model.yaml").read_text()
+    (tiny / "model.yaml").write_text("files:\n  old: 1\n  # note\n\n" + text[: text.index("files:")])
+    bundles.record(tiny, {"weights.safetensors": "x"})
+    assert read_manifest(tiny).files == {"weights.safetensors": "x"}
+
+
+def test_available_lists_folders_with_a_model_yaml(tiny: Path) -> None:
+    (tiny.parent / "notes").mkdir()
+    assert bundles.available(tiny.parent) == {"tiny": tiny}
+    assert bundles.available(tiny.parent / "nowhere") == {}
+
+
+def test_the_algorithm_changes_with_the_models_bytes_and_not_with_its_folder(tiny: Path, tmp_path: Path) -> None:
+    first = bundles.load(tiny).algorithm
+    moved = shutil.copytree(tiny, tmp_path / "elsewhere")
+    assert bundles.load(moved).algorithm == first
+    with (moved / "model.yaml").open("a") as handle:
+        handle.write("# changed\n")
+    changed = bundles.load(moved).algorithm
+    assert changed.device_uid != first.device_uid
+    assert changed.bundle_hash != first.bundle_hash
+    assert is_valid_uid(first.device_uid)
+    assert first.calibration_hash == ""
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "baselines.npz"])
+def test_a_missing_file_is_named_with_the_command_that_makes_it(tiny: Path, name: str) -> None:
+    (tiny / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing: train the bundle with `pacs-node train"):
+        bundles.load(tiny)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "baselines.npz"])
+def test_a_changed_byte_is_noticed(tiny: Path, name: str) -> None:
+    content = bytearray((tiny / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tiny / name).write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=rf"{name} is not the file that model.yaml records"):
+        bundles.load(tiny)
+
+
+@pytest.mark.parametrize(("name", "word"), [("weights.safetensors", "does not fit"), ("baselines.npz", "damaged")])
+def test_bytes_of_another_kind_are_refused_even_with_the_right_sum(tiny: Path, name: str, word: str) -> None:
+    (tiny / name).write_bytes(b"something else")
+    bundles.record(tiny, {one: bundles.sha256(tiny / one) for one in ("weights.safetensors", "baselines.npz")})
+    with pytest.raises(BundleError, match=word):
+        bundles.load(tiny)
+
+
+def test_weights_of_another_architecture_are_refused(tiny: Path) -> None:
+    text = (tiny / "model.yaml").read_text()
+    (tiny / "model.yaml").write_text(text.replace("channels: [8, 16]", "channels: [8, 24]"))
+    with pytest.raises(BundleError, match="does not fit the network"):
+        bundles.load(tiny)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("format: 1", "format: 2", "format 2, this version reads 1"),
+        ("name: tiny", "name: Tiny Bundle!", "name"),
+        ("min_slices: 5", "min_slices: none", "scope.min_slices"),
+        ("licence: Apache-2.0", "license: Apache-2.0", "licence|license"),
+        ("gates: [open, open]", "gates: [open, magic]", "unknown gate 'magic'"),
+        ("value: [0.0, 0.3, 0.8, 1.0]", "value: [0.0, 0.3, 0.3, 1.0]", "must rise"),
+        ("format: 1", "format: [1", "not readable YAML"),
+    ],
+)
+def test_a_mistake_in_model_yaml_is_named(tiny: Path, old: str, new: str, word: str) -> None:
+    text = (tiny / "model.yaml").read_text()
+    assert old in text
+    (tiny / "model.yaml").write_text(text.replace(old, new))
+    with pytest.raises(BundleError, match=word):
+        bundles.load(tiny)
+
+
+def test_no_folder_and_no_model_yaml_are_different_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such folder"):
+        bundles.load(tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"model\.yaml is missing"):
+        bundles.load(tmp_path)
+
+
+def test_intensities_go_to_the_model_and_back(tiny: Path) -> None:
+    line = read_manifest(tiny).preprocessing.intensity
+    values = np.array([-1000, -20, 35, 90, 1500], dtype=np.float32)
+    assert line.to_physical(line.to_model(values)) == pytest.approx(values, abs=0.05)
+    assert line.to_model(np.array([np.nan, -4000, 9000], dtype=np.float32)).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["ct-body", "ct-head"])
+def test_the_shipped_bundles_load_and_are_small(name: str) -> None:
+    loaded = bundles.load(shipped("models") / name)
+    assert loaded.calibration is not None
+    assert loaded.calibration.studies >= 100
+    assert (loaded.folder / "weights.safetensors").stat().st_size < 2_000_000
+    assert "research use" in (loaded.folder / "CARD.md").read_text().lower()

@@ -1,0 +1,76 @@
+"""From scores to statements: p-values, thresholds that keep their promise, the tail of pixels."""
+
+import numpy as np
+import pytest
+
+from pacs_node.autoencoder import calibration
+
+
+def test_the_p_value_counts_calibration_scores_at_or_above() -> None:
+    scores = [1.0, 2.0, 3.0, 4.0]
+    assert calibration.conformal_p(5.0, scores) == 1 / 5
+    assert calibration.conformal_p(3.0, scores) == 3 / 5
+    assert calibration.conformal_p(0.0, scores) == 1.0
+    assert calibration.conformal_p(7.0, []) == 1.0
+
+
+def test_the_percentile_is_the_share_of_smaller_scores() -> None:
+    assert calibration.percentile(3.0, [1.0, 2.0, 3.0, 4.0]) == 50.0
+    with pytest.raises(ValueError, match="at least one"):
+        calibration.percentile(1.0, [])
+
+
+@pytest.mark.parametrize(("n", "alpha", "rank"), [(58, 0.05, None), (59, 0.05, 59), (200, 0.05, 196), (298, 0.01, None), (299, 0.01, 299), (1, 0.05, None)])
+def test_the_threshold_is_the_order_statistic_that_holds_the_promise(n: int, alpha: float, rank: int | None) -> None:
+    assert calibration.threshold_rank(n, alpha) == rank
+
+
+@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 59), (0.01, 299), (0.1, 29)])
+def test_the_number_of_studies_needed_is_where_a_threshold_first_exists(alpha: float, needed: int) -> None:
+    assert calibration.studies_needed(alpha) == needed
+    assert calibration.threshold_rank(needed, alpha) is not None
+    assert calibration.threshold_rank(needed - 1, alpha) is None
+
+
+@pytest.mark.parametrize("n", [59, 100, 200, 500])
+def test_the_promised_rate_is_kept_in_at_least_95_of_100_recalibrations(n: int) -> None:
+    rng = np.random.default_rng(n)
+    rank = calibration.threshold_rank(n, 0.05)
+    assert rank is not None
+    true_rates = 1 - np.sort(rng.random((4000, n)), axis=1)[:, rank - 1]  # of uniform scores
+    assert np.mean(true_rates <= 0.05) >= 0.94  # 0.95 by design; 4000 trials scatter by 0.003
+
+
+def test_the_threshold_is_a_score_that_was_seen() -> None:
+    scores = list(np.random.default_rng(1).random(200))
+    assert calibration.threshold(scores, 0.05) == sorted(scores)[195]
+    assert calibration.threshold(scores[:20], 0.05) is None
+    assert calibration.threshold([], 0.05) is None
+
+
+def test_the_pixel_tail_reads_back_the_normal_distribution() -> None:
+    counted = calibration.PixelTail()
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        counted.add(rng.standard_normal(200_000).astype(np.float32))
+    table = counted.table()
+    heat = calibration.tail(np.array([0.0, 1.645, 2.326, 3.090], dtype=np.float32), table)
+    assert heat == pytest.approx([0.301, 1.301, 2.0, 3.0], abs=0.05)
+    assert calibration.tail(np.array([-50.0, 1e6], dtype=np.float32), table).tolist() == [0.0, 4.0]
+
+
+def test_too_few_pixels_make_no_tail() -> None:
+    counted = calibration.PixelTail()
+    counted.add(np.zeros(1000, dtype=np.float32))
+    with pytest.raises(ValueError, match="too few"):
+        counted.table()
+
+
+def test_the_relative_map_lies_between_zero_and_one() -> None:
+    z = np.random.default_rng(3).standard_normal((3, 40, 40)).astype(np.float32)
+    z[1, 5:10, 5:10] = 30
+    shown = calibration.relative(z, np.ones(z.shape, dtype=bool))
+    assert shown.min() == 0
+    assert shown.max() == 1
+    assert shown[1, 7, 7] == 1
+    assert not calibration.relative(z, np.zeros(z.shape, dtype=bool)).any()

@@ -1,0 +1,127 @@
+"""From reconstructions to scores: what is planted must stand out, and nothing else decides."""
+
+import pytest
+import torch
+
+from pacs_node.autoencoder import baselines, scoring
+from pacs_node.autoencoder.network import Architecture, Network
+from pacs_node.autoencoder.normals import Example, fit_normals
+from pacs_node.autoencoder.scoring import Fusion, Seen
+
+EDGE = 64
+
+
+def study(seed: int, slices: int = 6) -> Example:
+    """A soft disc with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = torch.meshgrid(torch.arange(EDGE), torch.arange(EDGE), indexing="ij")
+    inside = (((rows - 32) ** 2 + (columns - 32) ** 2) < 24**2).expand(slices, EDGE, EDGE).clone()
+    return Example((0.5 + 0.03 * torch.randn(slices, EDGE, EDGE, generator=generator)) * inside, inside)
+
+
+def seen_as_usual(x: torch.Tensor, foreground: torch.Tensor) -> Seen:
+    """What a network that knows the disc would say: its mean, and the noise's variance."""
+    return Seen(0.5 * foreground.float(), torch.full_like(x, -7.0), torch.zeros(len(x), 32))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Network, scoring.Normals]:
+    torch.manual_seed(0)
+    network = Network(Architecture(EDGE, 1, (8, 16), ("open", "open"))).eval()
+    held_out = [study(seed) for seed in range(8)]
+    return network, fit_normals(network, [one.x for one in held_out], held_out, Fusion(), bins=3)
+
+
+def test_a_planted_square_is_the_hottest_place(fitted: tuple[Network, scoring.Normals]) -> None:
+    one = study(100)
+    one.x[3, 20:28, 30:38] += 0.15
+    seen = seen_as_usual(one.x, one.foreground)
+    maps = scoring.evidence(one.x, seen, one.foreground, fitted[1].low_mean, fitted[1].low_axes)
+    for part, values in zip(scoring.PARTS, maps, strict=True):
+        slices, rest = divmod(int(values.argmax()), EDGE * EDGE)
+        assert (slices, rest // EDGE in range(17, 31), rest % EDGE in range(27, 41)) == (3, True, True), part
+
+
+def test_scores_rise_with_what_was_planted_and_are_the_same_every_time(fitted: tuple[Network, scoring.Normals]) -> None:
+    network, normals = fitted
+    scores = []
+    for height in (0.0, 0.2, 0.4):
+        one = study(100)
+        one.x[2:5, 20:32, 20:32] += height
+        judged = [scoring.judge(one.x, scoring.look(network, one.x), one.foreground, normals, Fusion()) for _ in range(2)]
+        assert judged[0].study == judged[1].study
+        assert set(judged[0].parts) == set(scoring.STUDY_PARTS)
+        scores.append(judged[0].study)
+    assert scores == sorted(scores)
+    assert scores[0] < scores[2]
+
+
+def test_held_out_studies_score_about_zero_by_construction(fitted: tuple[Network, scoring.Normals]) -> None:
+    network, normals = fitted
+    scores = [scoring.judge(one.x, scoring.look(network, one.x), one.foreground, normals, Fusion()).study for one in (study(seed) for seed in range(8))]
+    assert abs(sum(scores) / 8) < 0.01
+
+
+def test_nothing_outside_the_foreground_counts(fitted: tuple[Network, scoring.Normals]) -> None:
+    normals = fitted[1]
+    one, disturbed = study(100), study(100)
+    disturbed.x[:, :6, :6] = 1.0
+    seen = seen_as_usual(one.x, one.foreground)
+    z = [scoring.judge(example.x, seen, one.foreground, normals, Fusion((1, 1, 0, 0))).z for example in (one, disturbed)]
+    assert torch.equal(z[0], z[1])
+    assert (z[0][~one.foreground] == 0).all()
+
+
+def test_the_batch_size_does_not_change_what_is_seen(fitted: tuple[Network, scoring.Normals]) -> None:
+    one = study(7)
+    many, few = scoring.look(fitted[0], one.x, batch=6), scoring.look(fitted[0], one.x, batch=2)
+    assert torch.allclose(many.mean, few.mean, atol=1e-5)
+    assert many.embedding.shape == (6, 32)
+
+
+def test_progress_is_heard_after_every_batch_and_may_stop_the_work(fitted: tuple[Network, scoring.Normals]) -> None:
+    heard: list[float] = []
+    scoring.look(fitted[0], study(7).x, batch=2, beat=heard.append)
+    assert heard == pytest.approx([1 / 3, 2 / 3, 1])
+    with pytest.raises(KeyboardInterrupt):
+        scoring.look(fitted[0], study(7).x, beat=stop)
+
+
+def stop(fraction: float) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("slices", "bins", "expected"), [(4, 2, [0, 0, 1, 1]), (1, 8, [4]), (3, 3, [0, 1, 2]), (16, 8, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7])]
+)
+def test_slices_fall_into_position_bins(slices: int, bins: int, expected: list[int]) -> None:
+    assert scoring.bins_of(slices, bins).tolist() == expected
+
+
+@pytest.mark.parametrize(("values", "peak"), [([0, 0, 3, 0, 0], 1.0), ([3.0, 6.0], 4.5), ([2.0], 2.0), ([1, 2, 3, 4], 3.0)])
+def test_the_study_peak_is_the_maximum_of_a_three_slice_average(values: list[float], peak: float) -> None:
+    assert scoring.moving_peak(torch.tensor(values, dtype=torch.float32)) == pytest.approx(peak)
+
+
+def test_a_slice_without_foreground_scores_nothing() -> None:
+    z = torch.ones(2, 8, 8)
+    foreground = torch.zeros(2, 8, 8, dtype=torch.bool)
+    foreground[0] = True
+    assert scoring.top_share(z, foreground, 0.01).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("weights", "word"), [((1, 1), "4 numbers"), ((0, 0, 0, 0), "not all zero"), ((1, 1, 1, -1), "none negative")])
+def test_impossible_weights_are_refused(weights: tuple[float, ...], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Fusion(pixel=weights)
+
+
+def test_the_baselines_see_what_they_are_made_for_and_survive_being_stored() -> None:
+    fitted = baselines.fit_baselines([(one.x, one.foreground) for one in (study(seed) for seed in range(6))])
+    again = baselines.Baselines.from_arrays(fitted.arrays())
+    one = study(100)
+    one.x[3, 20:28, 30:38] += 0.3
+    for name, heat_of in baselines.BASELINES.items():
+        heat, clean = heat_of(one.x, one.foreground, again), heat_of(study(100).x, one.foreground, again)
+        assert int(heat.argmax()) // (EDGE * EDGE) == 3, name
+        assert baselines.baseline_score(heat, one.foreground, 0.01) > baselines.baseline_score(clean, one.foreground, 0.01)
