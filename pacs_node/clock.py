@@ -42,7 +42,10 @@ def gather(house: House) -> None:
 
 def watch(house: House) -> None:
     """Note what receivers put into quarantine, and warn before the disk is full."""
-    note_quarantined(house, house.spool.quarantined(), house.clock())
+    changed = house.spool.quarantine_folder.stat().st_mtime_ns
+    if changed != house.quarantine_seen:  # the folder only grows: it is read again when something came
+        note_quarantined(house, house.spool.quarantined(), house.clock())
+        house.quarantine_seen = changed
     disk = shutil.disk_usage(house.data)
     reserve = house.settings.reception.reserve.bytes_of(disk.total)
     if disk.free < reserve:

@@ -195,9 +195,11 @@ def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitSt
     if "core" in roles:
         children.append(local.Child("core", Orders("core", "core", 0, settings, rules), locks))
     if "worker" in roles:
-        for index, device in enumerate(local.devices(settings.executor.devices)):
+        devices = local.devices(settings.executor.devices)
+        share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(devices))))}  # waiting threads spin
+        for index, device in enumerate(devices):
             orders = Orders("worker", f"worker-{index}", index, settings, rules, device=device)
-            children.append(local.Child(orders.name, orders, locks))
+            children.append(local.Child(orders.name, orders, locks, share))
     return children
 
 

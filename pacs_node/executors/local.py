@@ -33,6 +33,7 @@ class Child:
     name: str
     orders: object  # pickled to the child
     files: tuple[int, ...]  # file descriptors it inherits
+    environment: dict[str, str] = field(default_factory=dict)  # beside the parent's
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     restarts: int = 0
@@ -42,7 +43,11 @@ class Child:
         """Start the process and hand it its orders."""
         # start_new_session: Ctrl-C in a terminal reaches the parent only, which then stops its children in order
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pacs_node.node", self.name], stdin=subprocess.PIPE, pass_fds=self.files, start_new_session=True
+            [sys.executable, "-m", "pacs_node.node", self.name],
+            stdin=subprocess.PIPE,
+            pass_fds=self.files,
+            start_new_session=True,
+            env={**os.environ, **self.environment},
         )
         self.started = time.monotonic()
         line = self.process.stdin

@@ -38,6 +38,7 @@ class House:
     bundles: Mapping[str, Path]
     spool: Spool
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # a moved one in tests
+    quarantine_seen: int = 0  # when the quarantine folder had last changed as it was read, ns
     log: structlog.typing.FilteringBoundLogger = field(default_factory=structlog.get_logger)
 
     @property

@@ -25,7 +25,7 @@ FORMAT = 1  # part of every UID: raise it when the same specification would give
 
 def uid(spec: PhantomSpec, *facts: object) -> str:
     """Return the UID of something in the study of ``spec``."""
-    return derive_uid("phantom", FORMAT, repr(spec), *facts)
+    return derive_uid("phantom", FORMAT, spec.identity, *facts)
 
 
 def modality_of(spec: PhantomSpec) -> Modality:

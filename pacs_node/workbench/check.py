@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pacs_node import node, results
 from pacs_node.analysis.bundle import Bundle, available, load
-from pacs_node.config import DicomDestination, FolderDestination, Settings
+from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Retention, Settings
 from pacs_node.database.engine import Store, database_url
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery.cstore import probe
@@ -53,6 +53,10 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
 def _supported(settings: Settings) -> Iterator[Line]:
     for key, why in node.unsupported(settings):
         yield "fault", f"{key}: {why}"
+    if settings.retention != Retention():
+        yield "warning", "retention: this version removes nothing by itself; watch the disk of the data folder"
+    if settings.monitoring != Monitoring():
+        yield "warning", "monitoring: the status page is not available in this version; use `pacs-node status`"
 
 
 def _rules(settings: Settings) -> Iterator[Line]:
