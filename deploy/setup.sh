@@ -17,11 +17,21 @@ install_packages() {
     say "installing system packages:$missing"
     guard=/usr/sbin/policy-rc.d
     made=
-    [ -e "$guard" ] || { made=1; printf '#!/bin/sh\nexit 101\n' >"$guard"; chmod +x "$guard"; }
+    if [ ! -e "$guard" ]; then
+        made=1
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        trap 'exit 130' INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$guard"
+        chmod +x "$guard"
+    fi
     result=0
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 || result=1
-    [ -z "$made" ] || rm -f "$guard"
-    [ $result = 0 ] || say "could not install:$missing"
+    said=$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing 2>&1) || result=1
+    if [ -n "$made" ]; then
+        rm -f "$guard"
+        trap - EXIT INT TERM
+    fi
+    [ $result = 0 ] || say "could not install:$missing
+$(printf '%s\n' "$said" | tail -n 5)"
     return $result
 }
 

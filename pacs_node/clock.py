@@ -18,6 +18,7 @@ from pacs_node.journey.deliver import deliver
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.run_job import reap
 
+_ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
 _MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
 
 
@@ -33,11 +34,14 @@ class Duty:
 def gather(house: House) -> None:
     """Take in what waits in the spool, then look at the studies that are due."""
     for _ in range(_MOST_ROUNDS):
-        if not receive(house, house.clock()):
+        more = _take_in(house)
+        if not assemble(house, house.clock()) and not more:
             break
-    for _ in range(_MOST_ROUNDS):
-        if not assemble(house, house.clock()):
-            break
+
+
+def _take_in(house: House) -> bool:
+    """Take in some rounds of arrivals, so that steady traffic does not delay what is due; True where more may wait."""
+    return all(receive(house, house.clock()) for _ in range(_ROUNDS_BETWEEN))
 
 
 def watch(house: House) -> None:
@@ -66,10 +70,13 @@ def send_to(name: str) -> Callable[[House], None]:
     return run
 
 
+GATHER = Duty("gather", timedelta(milliseconds=250), gather)
+
+
 def duties(house: House) -> tuple[Duty, ...]:
     """Return all duties of the core. Each destination has its own, so that a slow one delays no other."""
     return (
-        Duty("gather", timedelta(milliseconds=250), gather),
+        GATHER,
         Duty("watch", timedelta(seconds=2), watch),
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
         *(Duty(f"deliver to {name}", timedelta(milliseconds=500), send_to(name)) for name in house.settings.destinations),
@@ -83,12 +90,13 @@ def wind_up(house: House) -> BackgroundScheduler:
         executors={"default": ThreadPoolExecutor(len(every))}, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}, timezone="UTC"
     )
     for duty in every:
-        scheduler.add_job(_guarded, "interval", args=(house, duty), seconds=duty.every.total_seconds(), id=duty.name, next_run_time=house.clock())
+        scheduler.add_job(run_duty, "interval", args=(house, duty), seconds=duty.every.total_seconds(), id=duty.name, next_run_time=house.clock())
     scheduler.start()
     return scheduler
 
 
-def _guarded(house: House, duty: Duty) -> None:
+def run_duty(house: House, duty: Duty) -> None:
+    """Run a duty once; whatever goes wrong is said and changes nothing for the next tick."""
     try:
         duty.run(house)
     except Exception as error:  # the border of a periodic duty: it is said, and tried again at the next tick

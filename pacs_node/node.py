@@ -43,6 +43,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {"all": ("receiver", "core", "worker"), "
 
 DRAIN_SECONDS = 10.0  # that running associations get after SIGTERM
 STOP_SECONDS = 30.0  # after which a child is ended by force
+_RESTARTS_BEFORE_ALERT = 3
 _ORPHANS_SECONDS = 30.0  # how long the children of a dead parent may hold the lock
 
 
@@ -137,6 +138,7 @@ def run(settings: Settings, role: Role = "all") -> int:
         if role != "receiver":
             house = make_house(settings)
             house.store.upgrade()
+            house.clear_all("process")
             house.store.close()
         if role in ("all", "receiver"):
             Spool(settings.node.data).sweep_parts()  # half files of a dead receiver: never acknowledged
@@ -149,7 +151,7 @@ def run(settings: Settings, role: Role = "all") -> int:
         children.start()
         log.info("node started", name=settings.node.name, role=role, port=settings.node.port, data=str(settings.node.data), processes=len(children.children))
         while not stop.wait(0.2):
-            children.watch(lambda child, code: log.error("process died", process_name=child.name, exit_code=code))
+            children.watch(lambda child, code: _say_died(house, child, code))
             if reload.is_set() and house is not None:
                 reload.clear()
                 _reload_rules(house, children)
@@ -162,6 +164,13 @@ def run(settings: Settings, role: Role = "all") -> int:
 def _say_open_door(settings: Settings, role: Role) -> None:
     if role in ("all", "receiver") and not settings.reception.senders:
         structlog.get_logger().warning("any sender may send", remedy="list the allowed ones in reception.senders")
+
+
+def _say_died(house: House | None, child: local.Child, code: int) -> None:
+    structlog.get_logger().error("process died", process_name=child.name, exit_code=code)
+    if house is not None and child.restarts >= _RESTARTS_BEFORE_ALERT:
+        message = f"process {child.name} has died {child.restarts} times in a row (exit code {code}) and is started again; the log says why"
+        house.alert("process", child.name, message)
 
 
 def _reload_rules(house: House, children: local.Children) -> None:
@@ -277,15 +286,13 @@ def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -
 
 def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> None:
     from pacs_node import clock
-    from pacs_node.database import deliveries
+    from pacs_node.journey import deliver
 
     house = make_house(orders.settings, orders.rules)
-    with house.store.write() as session:
-        left = deliveries.recover(session)
-    if left:
-        house.log.info("deliveries taken up again", count=left)
+    deliver.recover(house, house.clock())
+    house.clear_all("duty")
     _follow_rules(house, reload)
-    clock.gather(house)  # what arrived before the last stop is indexed before anything else happens
+    clock.run_duty(house, clock.GATHER)  # what arrived before the last stop is indexed before anything else happens
     scheduler = clock.wind_up(house)
     house.log.info("core ready")
     while not stop.wait(0.25):
@@ -301,10 +308,12 @@ def _follow_rules(house: House, reload: threading.Event) -> None:
 
 
 def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+    from pacs_node.analysis.bundle import available
+    from pacs_node.journey import models_folder
     from pacs_node.journey.run_job import Bundles, Worker, recover, run_job
 
     house = make_house(orders.settings, orders.rules)
-    worker = Worker(f"{socket.gethostname()}:{orders.name}", Bundles(orders.device))
+    worker = Worker(f"{socket.gethostname()}:{orders.name}", Bundles(orders.device, lambda: available(models_folder(orders.settings))))
     recover(house, worker.name, house.clock())
     local.work(lambda: run_job(house, worker), stop)
     house.store.close()

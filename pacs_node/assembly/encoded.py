@@ -17,11 +17,11 @@ from typing import BinaryIO, Literal, cast
 
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments
-from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import UnreadableObject
 
 _CHUNK = 1 << 20
@@ -33,12 +33,6 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 # The shortest beginning of a Part 10 file with an uncompressed dataset: (0002,0000) and (0002,0010)
 _SYNTAX_ELEMENT = b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
 _PLAIN_HEAD = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(_SYNTAX_ELEMENT).to_bytes(4, "little") + _SYNTAX_ELEMENT
-
-# What parsing damaged bytes may raise in pydicom and zlib
-DAMAGED = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, IndexError, RecursionError, BytesLengthException, zlib.error,
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredObject:

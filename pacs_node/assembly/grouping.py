@@ -23,8 +23,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import iter_pixels
 from pydicom.tag import BaseTag
 
-from pacs_node.assembly.encoded import DAMAGED, StoredObject, decodable, fingerprint, read_stored
-from pacs_node.dicom.header import identity, text_of
+from pacs_node.assembly.encoded import StoredObject, decodable, fingerprint, read_stored
+from pacs_node.dicom.header import DAMAGED, identity, text_of
 
 _DECODE_LIMIT = 1 << 30  # bytes of one decoded frame
 
@@ -94,6 +94,12 @@ def compare(old: Path, new: Path) -> Repeat:
     if one.transfer_syntax != other.transfer_syntax:
         parts.append(f"the transfer syntax changed from {one.transfer_syntax.name} to {other.transfer_syntax.name}")
     return Repeat(Likeness.SAME_PIXELS, f"pixels and patient are the same; {' and '.join(parts)}", differs)
+
+
+def ensure_readable(path: Path) -> None:
+    """Raise `UnreadableObject` where an object cannot be read to its end."""
+    fingerprint(path)
+    read_stored(path)
 
 
 def _changed_identity(differs: tuple[str, ...]) -> list[str]:
@@ -191,7 +197,7 @@ def _pixel_problem(one: StoredObject, other: StoredObject) -> str:
             return "its pixels differ"  # two compressed streams may still hold the same pixels
     try:
         return "" if all(_same_frame(*pair) for pair in zip_longest(_frames(one), _frames(other))) else "its pixels differ"
-    except (*DAMAGED, RuntimeError, MemoryError) as error:
+    except (*DAMAGED, RuntimeError) as error:
         syntaxes = " and ".join(dict.fromkeys(stored.transfer_syntax.name for stored in (one, other)))
         return f"its pixels cannot be compared, for they cannot be decoded ({syntaxes}; {type(error).__name__})"
 

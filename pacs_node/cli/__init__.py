@@ -47,8 +47,11 @@ def main() -> None:
     except PacsNodeError as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         sys.exit(1)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+        else:
+            typer.secho(f"error: {error.filename or 'the system'}: {error.strerror or error}", err=True, fg="red")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)

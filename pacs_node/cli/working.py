@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, settings_of
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this group."""
-    for command in (status, jobs, job, deliveries, retry, cancel, release):
+    for command in (status, jobs, job, deliveries, retry, cancel, release, clear):
         app.command()(command)
+
+
+_MOST_ALERTS = 20
 
 
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -28,8 +32,10 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         print_json(data)
         return
     console = Console()
-    for alert in data["alerts"]:
-        console.print(f"[bold red]ALERT[/] since {alert['since']}: {alert['message']}", highlight=False)
+    for alert in data["alerts"][:_MOST_ALERTS]:
+        console.print(f"[bold red]ALERT {alert['id']}[/] since {alert['since']}: {escape(alert['message'])}", highlight=False)
+    if len(data["alerts"]) > _MOST_ALERTS:
+        console.print(f"[red]and {len(data['alerts']) - _MOST_ALERTS} older alerts: `pacs-node status --json` lists all, `pacs-node clear` takes them back[/]")
     print_table(
         "Studies",
         ["id", "state", "modality", "instances", "accession", "waits for", "outcome"],
@@ -137,3 +143,21 @@ def release(study_id: Annotated[int, typer.Argument(help="Number of the held stu
 
     with open_store(settings_of(config)) as store:
         typer.echo(operate.release(store, study_id, now()))
+
+
+def clear(
+    alert_id: Annotated[int | None, typer.Argument(help="Number of the alert, as `status` shows it.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All alerts.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Take alerts back that have been dealt with. What still holds is raised again.
+
+    Examples: pacs-node clear 4 · pacs-node clear --all
+    """
+    from pacs_node.journey import now, operate
+    from pacs_node.workbench.tables import open_store
+
+    if everything == (alert_id is not None):
+        raise typer.BadParameter("give the number of an alert, or --all")
+    with open_store(settings_of(config)) as store:
+        typer.echo(operate.clear(store, alert_id, now()))

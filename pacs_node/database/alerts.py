@@ -28,6 +28,17 @@ def clear_alert(session: Session, kind: str, subject: str, now: datetime) -> boo
     return session.scalars(query.values(cleared_at=now).returning(AlertRow.id)).first() is not None
 
 
+def clear_kind(session: Session, kind: str, now: datetime) -> None:
+    """Close all alerts of a kind."""
+    session.execute(update(AlertRow).where(AlertRow.cleared_at.is_(None), AlertRow.kind == kind).values(cleared_at=now))
+
+
+def clear_number(session: Session, alert_id: int, now: datetime) -> bool:
+    """Close one alert by its number; False where it is not open."""
+    query = update(AlertRow).where(AlertRow.cleared_at.is_(None), AlertRow.id == alert_id)
+    return session.scalars(query.values(cleared_at=now).returning(AlertRow.id)).first() is not None
+
+
 def open_alerts(session: Session) -> Sequence[AlertRow]:
     """Return the open alerts, newest first."""
     return session.scalars(select(AlertRow).where(AlertRow.cleared_at.is_(None)).order_by(AlertRow.id.desc())).all()

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
 from pacs_node.database.states import DeliveryState, StudyState, move, sources
 from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow, StudyRow
 
 UNFINISHED = (DeliveryState.WAITING, DeliveryState.SENDING)
+LONGEST_PAUSE = timedelta(hours=3)  # no attempt is put off further, unless the clock was set back since
+
+
+def _ripe(column: Any, now: datetime) -> Any:
+    return or_(column <= now, column > now + LONGEST_PAUSE)
+
+
+def _unripe(column: Any, now: datetime) -> Any:
+    return and_(column > now, column <= now + LONGEST_PAUSE)
+
+
+def _held() -> Any:
+    return exists().where(JobRow.id == DeliveryRow.job_id, StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
 
 
 def add(session: Session, obj: ObjectRow, destination: str, now: datetime) -> DeliveryRow:
@@ -35,10 +49,10 @@ def due_group(session: Session, destination: str, now: datetime) -> list[int]:
         earlier.destination == DeliveryRow.destination,
         earlier.position < DeliveryRow.position,
         earlier.state == DeliveryState.WAITING,
-        earlier.next_attempt_at > now,
+        _unripe(earlier.next_attempt_at, now),
     )
-    held = exists().where(JobRow.id == DeliveryRow.job_id, StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
-    due = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.WAITING, DeliveryRow.next_attempt_at <= now, ~blocked, ~held)
+    ripe = _ripe(DeliveryRow.next_attempt_at, now)
+    due = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.WAITING, ripe, ~blocked, ~_held())
     first = session.scalars(select(DeliveryRow.job_id).where(*due).order_by(DeliveryRow.job_id).limit(1)).first()
     if first is None:
         return []
@@ -49,7 +63,7 @@ def start(session: Session, ids: Sequence[int], now: datetime) -> Sequence[Deliv
     """Move rows to ``sending`` and return those that could be moved, with their objects and jobs, in order."""
     moved = session.scalars(
         update(DeliveryRow)
-        .where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.WAITING)
+        .where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.WAITING, ~_held())
         .values(state=DeliveryState.SENDING, attempts=DeliveryRow.attempts + 1, first_attempt_at=func.coalesce(DeliveryRow.first_attempt_at, now))
         .returning(DeliveryRow.id)
     ).all()
@@ -76,10 +90,34 @@ def postpone(row: DeliveryRow, until: datetime, status: int | None, message: str
     row.next_attempt_at, row.status, row.message = until, status, message
 
 
-def recover(session: Session) -> int:
-    """Give back what was being sent when the process died; returns how many rows. Sending again is safe: same UID, same bytes."""
-    query = update(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING).values(state=DeliveryState.WAITING)
-    return len(session.scalars(query.returning(DeliveryRow.id)).all())
+def left_sending(session: Session, destination: str) -> Sequence[int]:
+    """Return what still stands as being sent to a destination: asked when nothing is, so it was left by a crash."""
+    return session.scalars(select(DeliveryRow.id).where(DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.SENDING)).all()
+
+
+def give_back(session: Session, ids: Sequence[int], until: datetime) -> int:
+    """Let rows that were left in the middle of sending wait again; returns how many. Sending again is safe: same UID, same bytes."""
+    query = update(DeliveryRow).where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.SENDING)
+    return len(session.scalars(query.values(state=DeliveryState.WAITING, next_attempt_at=until).returning(DeliveryRow.id)).all())
+
+
+def still_sending(session: Session, delivery_id: int) -> bool:
+    """Tell whether an object may still go out: not withdrawn, its study not held since the group was started."""
+    query = select(DeliveryRow.id).where(DeliveryRow.id == delivery_id, DeliveryRow.state == DeliveryState.SENDING, ~_held())
+    return session.scalars(query).first() is not None
+
+
+def withdrawn(session: Session, job_id: int, run: int) -> bool:
+    """Tell whether anything that a run had built was withdrawn before it was sent."""
+    query = select(DeliveryRow.id).join(ObjectRow).where(DeliveryRow.job_id == job_id, ObjectRow.run == run, DeliveryRow.state == DeliveryState.CANCELLED)
+    return session.scalars(query.limit(1)).first() is not None
+
+
+def park_unknown(session: Session, known: Iterable[str]) -> list[str]:
+    """Park what waits for destinations that are not configured any more; returns their names."""
+    query = update(DeliveryRow).where(DeliveryRow.state.in_(UNFINISHED), DeliveryRow.destination.not_in(list(known)))
+    message = "the destination is not configured any more"
+    return sorted(set(session.scalars(query.values(state=DeliveryState.PARKED, message=message).returning(DeliveryRow.destination))))
 
 
 def cancel_unfinished(session: Session, study_id: int, reason: str) -> int:

@@ -13,6 +13,7 @@ from pacs_node.database.states import JobState, StudyState, move, sources
 from pacs_node.database.tables import InstanceRow, JobRow, ObjectRow, StudyRow
 
 PRIORITIES = {"urgent": 0, "normal": 1, "night": 2}
+LONGEST_PAUSE = timedelta(hours=1)  # no job is put off further, unless the clock was set back since
 FINISHED = (JobState.DONE, JobState.NOT_ANALYSED, JobState.PARKED, JobState.CANCELLED)
 
 
@@ -40,6 +41,12 @@ def get_job(session: Session, job_id: int) -> JobRow | None:
     return session.scalars(select(JobRow).where(JobRow.id == job_id).options(selectinload(JobRow.study), selectinload(JobRow.objects))).one_or_none()
 
 
+def something_waits(session: Session, now: datetime) -> bool:
+    """Tell whether a job might be claimed: asked before a transaction that writes."""
+    ripe = or_(JobRow.not_before <= now, JobRow.not_before > now + LONGEST_PAUSE)
+    return session.scalars(select(JobRow.id).where(JobRow.state == JobState.QUEUED, ripe).limit(1)).first() is not None
+
+
 def claim(session: Session, worker: str, now: datetime, lease: timedelta) -> JobRow | None:
     """Take the most urgent waiting job, in one statement; None where nothing waits.
 
@@ -48,7 +55,7 @@ def claim(session: Session, worker: str, now: datetime, lease: timedelta) -> Job
     held = exists().where(StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
     waiting = (
         select(JobRow.id)
-        .where(JobRow.state == JobState.QUEUED, JobRow.not_before <= now, ~held)
+        .where(JobRow.state == JobState.QUEUED, or_(JobRow.not_before <= now, JobRow.not_before > now + LONGEST_PAUSE), ~held)
         .order_by(JobRow.priority, JobRow.id)
         .limit(1)
         .with_for_update(skip_locked=True)  # without effect on SQLite, where the transaction holds the only write lock
@@ -105,7 +112,7 @@ def requeue(job: JobRow, not_before: datetime, reason: str = "") -> None:
 def rerun(session: Session, job: JobRow, at: datetime) -> None:
     """Queue a finished job as a new run: with its own attempts, dates and, so, UIDs."""
     requeue(job, at)
-    job.attempts, job.finished_at, job.created_at = 0, None, at
+    job.attempts, job.finished_at, job.created_at, job.told = 0, None, at, False
     job.run = highest_run(session, job.study_id, job.pipeline) + 1
 
 
@@ -132,6 +139,12 @@ def last_report(session: Session, job: JobRow) -> ObjectRow | None:
 def list_jobs(session: Session, limit: int = 50) -> Sequence[JobRow]:
     """Return the newest jobs with their studies, newest first."""
     return session.scalars(select(JobRow).options(selectinload(JobRow.study)).order_by(JobRow.id.desc()).limit(limit)).all()
+
+
+def untold(session: Session) -> JobRow | None:
+    """Return a parked job whose destinations have not been told of its failure."""
+    query = select(JobRow).where(JobRow.state == JobState.PARKED, ~JobRow.told).order_by(JobRow.id).limit(1)
+    return session.scalars(query).one_or_none()
 
 
 def parked(session: Session) -> Sequence[JobRow]:

@@ -69,14 +69,14 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
 }
 
 DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.CANCELLED}),
+    DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.PARKED, DeliveryState.CANCELLED}),
     DeliveryState.SENDING: frozenset(
         {DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}
     ),
     DeliveryState.DELIVERED: frozenset(),
     DeliveryState.REFUSED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
     DeliveryState.PARKED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
-    DeliveryState.CANCELLED: frozenset(),
+    DeliveryState.CANCELLED: frozenset({DeliveryState.DELIVERED}),  # it had left before the withdrawal was known
 }
 
 State = TypeVar("State", StudyState, JobState, DeliveryState)

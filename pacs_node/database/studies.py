@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -99,7 +99,7 @@ def add_instance(session: Session, series: SeriesRow, instance: Instance, arriva
         association=arrival.sender.association,
         calling_ae=arrival.sender.calling_ae,
         called_ae=arrival.sender.called_ae,
-        address=arrival.sender.address,
+        address=arrival.sender.address[:128],
         received_at=arrival.received_at,
     )
     session.add(row)
@@ -140,10 +140,14 @@ def reopen(study: StudyRow, at: datetime, patience: tuple[timedelta, timedelta])
     study.look_again_at = min(study.last_arrival + patience[0], study.first_arrival + patience[1])
 
 
-def due_studies(session: Session, now: datetime, limit: int = 50) -> Sequence[int]:
-    """Return the numbers of the studies whose timer has run out, the longest waiting first (held ones, so that the hold is said)."""
+def due_studies(session: Session, now: datetime, longest: timedelta, limit: int = 50) -> Sequence[int]:
+    """Return the numbers of the studies whose timer has run out, the longest waiting first (held ones, so that the hold is said).
+
+    A timer further ahead than ``longest``, the longest legal wait, was set by a clock that has been set back since: it counts as run out.
+    """
     waiting = (StudyState.RECEIVING, StudyState.HELD)
-    query = select(StudyRow.id).where(StudyRow.state.in_(waiting), StudyRow.look_again_at <= now).order_by(StudyRow.look_again_at).limit(limit)
+    due = or_(StudyRow.look_again_at <= now, StudyRow.look_again_at > now + longest)
+    query = select(StudyRow.id).where(StudyRow.state.in_(waiting), due).order_by(StudyRow.look_again_at).limit(limit)
     return session.scalars(query).all()
 
 
@@ -174,6 +178,11 @@ def studies_of_association(session: Session, association: str) -> Sequence[Study
     """Return the studies still being received to which an association brought instances."""
     query = select(StudyRow).join(InstanceRow, InstanceRow.study_id == StudyRow.id).where(InstanceRow.association == association)
     return session.scalars(query.where(StudyRow.state == StudyState.RECEIVING).distinct()).all()
+
+
+def aside_paths(session: Session, kind: str) -> set[str]:
+    """Return the paths of all files of a kind that are kept aside."""
+    return set(session.scalars(select(AsideRow.path).where(AsideRow.kind == kind)))
 
 
 def add_aside(session: Session, row: AsideRow) -> bool:

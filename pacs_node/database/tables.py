@@ -154,6 +154,7 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     reason: Mapped[str] = mapped_column(Text, default="")  # why not analysed, parked or cancelled
+    told: Mapped[bool] = mapped_column(default=False)  # a parked job: its destinations were told, as far as they want to be
     finding: Mapped[dict[str, Any]] = mapped_column(default=dict)  # score, verdict, parts, remarks, for tables and pages
     study: Mapped[StudyRow] = relationship()
     objects: Mapped[list[ObjectRow]] = relationship(back_populates="job", order_by="ObjectRow.id")

@@ -1,8 +1,8 @@
 """Step 6 of the journey: results, and originals where a rule forwards them, reach their destinations.
 
-Every kind of destination is one module with the same function ``deliver(destination, parcels, calling_ae, on_outcome)``: it offers the
-parcels in order and reports each object's outcome at once. It raises `pacs_node.errors.TemporaryFailure` where the destination as a
-whole cannot be had; objects that were not reported are still to be sent then.
+Every kind of destination is one module with the same function ``deliver(destination, parcels, calling_ae, on_outcome, wanted=…)``: it
+offers the parcels in order, asks before each whether it is still wanted, and reports each object's outcome at once. It raises
+`pacs_node.errors.TemporaryFailure` where the destination as a whole cannot be had; what was not reported is still to be sent then.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ PLANNED = ("stow",)
 """Kinds that the configuration knows and this version does not deliver to; `pacs-node check` refuses them."""
 
 
-def deliver(destination: Destination, parcels: Sequence[Parcel], calling_ae: str, on_outcome: Callable[[Outcome], None]) -> None:
+OnOutcome = Callable[[Outcome], None]
+Wanted = Callable[[Parcel], bool]
+
+
+def deliver(destination: Destination, parcels: Sequence[Parcel], calling_ae: str, on_outcome: OnOutcome, wanted: Wanted = lambda parcel: True) -> None:
     """Offer ``parcels`` in order to a destination of any kind."""
     if destination.kind not in DESTINATIONS:
         raise PermanentRefusal(destination.kind, f"destinations of kind {destination.kind} are not supported yet: use dicom or folder")
-    DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome)
+    DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted)

@@ -52,8 +52,9 @@ def deliver(
     calling_ae: str,
     on_outcome: Callable[[Outcome], None],
     timeouts: Timeouts = Timeouts(),
+    wanted: Callable[[Parcel], bool] = lambda parcel: True,
 ) -> None:
-    """Send ``parcels`` in order and report each outcome at once.
+    """Send ``parcels`` in order and report each outcome at once; one that is not ``wanted`` any more when its turn comes is left out.
 
     The file's dataset bytes go out as they are. Only where the destination refuses the transfer syntax of an uncompressed object but
     takes the default one, the object is written again in that (no pixel changes). Raises `TemporaryFailure` where the association
@@ -65,6 +66,8 @@ def deliver(
         with _association(destination, calling_ae, [build_context(*context) for context in contexts], timeouts) as association:
             accepted = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts}
             for parcel in batch:
+                if not wanted(parcel):
+                    continue
                 outcome = _send(association, destination, parcel, accepted)
                 on_outcome(outcome)
                 if outcome.temporary:

@@ -18,12 +18,18 @@ from pacs_node.records import Outcome, Parcel
 _LONGEST_NAME = 120  # characters; file systems take 255 bytes
 
 
-def deliver(destination: FolderDestination, parcels: Sequence[Parcel], calling_ae: str, on_outcome: Callable[[Outcome], None]) -> None:
-    """Copy ``parcels`` in order and report each at once; doing it again changes nothing.
+def deliver(
+    destination: FolderDestination,
+    parcels: Sequence[Parcel],
+    calling_ae: str,
+    on_outcome: Callable[[Outcome], None],
+    wanted: Callable[[Parcel], bool] = lambda parcel: True,
+) -> None:
+    """Copy ``parcels`` in order and report each at once; doing it again changes nothing. What is not ``wanted`` any more is left out.
 
     Raises `TemporaryFailure` where the folder cannot be written. ``calling_ae`` is what every kind of destination is told.
     """
-    for parcel in parcels:
+    for parcel in filter(wanted, parcels):
         if not parcel.path.is_file():
             on_outcome(Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the stored file {parcel.path} is gone"))
             continue

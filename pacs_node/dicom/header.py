@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import unicodedata
 import zlib
 from collections.abc import Iterable
@@ -12,16 +13,25 @@ from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pacs_node.errors import UnreadableObject
 from pacs_node.records import PatientIdentity
 
+# What parsing damaged or hostile bytes may raise in pydicom, struct and zlib
+DAMAGED = (
+    ArithmeticError, AssertionError, AttributeError, BytesLengthException, EOFError, LookupError, MemoryError, NotImplementedError, OSError, RecursionError,
+    TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+_MOST_INFLATED = 256 << 20  # bytes: a deflated dataset that grows beyond this is not opened
 _LAST_LEADING_TAG = 0x00080018
 _INFLATE_LIMIT = 256 * 1024  # bytes of a deflated dataset that are looked at to find the two UIDs
+
+_HEAD = 132 + 12  # preamble, DICM, and the element (0002,0000) itself
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -46,7 +56,7 @@ def leading_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
         return str(leading.SOPClassUID).strip(), str(leading.SOPInstanceUID).strip()
     except AttributeError as error:
         raise UnreadableObject("the dataset", "no SOP Class UID and SOP Instance UID at its beginning") from error
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, IndexError, zlib.error, RecursionError) as error:
+    except DAMAGED as error:
         raise UnreadableObject("the dataset", f"its beginning cannot be parsed ({error})") from error
 
 
@@ -67,6 +77,7 @@ def read_object(source: Path | BinaryIO, what: str | None = None) -> Dataset:
 def _read(source: Path | BinaryIO, what: str | None, *, stop_before_pixels: bool) -> Dataset:
     name = what or str(source)
     try:
+        _refuse_bomb(source, name)
         dataset = dcmread(source, stop_before_pixels=stop_before_pixels)
         for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
             if not str(dataset.get(keyword) or "").strip():
@@ -76,21 +87,54 @@ def _read(source: Path | BinaryIO, what: str | None, *, stop_before_pixels: bool
         raise UnreadableObject(name, "no DICOM Part 10 header (the letters DICM at byte 128)") from error
     except UnreadableObject:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, IndexError, zlib.error, RecursionError) as error:
+    except DAMAGED as error:
         raise UnreadableObject(name, f"{type(error).__name__}: {error}") from error
+
+
+def _refuse_bomb(source: Path | BinaryIO, name: str) -> None:
+    """Raise `UnreadableObject` for a deflated dataset that would fill the memory (PS3.5 A.5); others pass unread."""
+    if not isinstance(source, Path):
+        return
+    meta = read_file_meta_info(source)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with open(source, "rb") as file:
+        file.seek(_HEAD + int(meta.FileMetaInformationGroupLength))
+        waiting = file.read(1 << 16)
+        while waiting:
+            size += len(inflate.decompress(waiting, 1 << 20))
+            if size > _MOST_INFLATED:
+                raise UnreadableObject(name, f"its deflated dataset grows beyond {_MOST_INFLATED >> 20} MiB")
+            waiting = inflate.unconsumed_tail or file.read(1 << 16)
 
 
 def text_of(dataset: Dataset, keyword: str) -> str:
     """Return an attribute's value as stripped text, ``""`` where it is absent, empty or unreadable; several values joined by backslash."""
     try:
         value = dataset.get(keyword)
-    except (ValueError, TypeError, NotImplementedError, KeyError):
+        if value is None:
+            return ""
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes) and not hasattr(value, "original_string"):
+            return "\\".join(_storable(part) for part in value)
+        return _storable(value)
+    except DAMAGED:
         return ""
-    if value is None:
-        return ""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes) and not hasattr(value, "original_string"):
-        return "\\".join(str(part) for part in value)
-    return str(value).strip().strip("\0").strip()
+
+
+def _storable(value: object) -> str:
+    """Return a value as text that every database takes: no NUL, no lone surrogates, no blanks around it."""
+    return str(value).encode("utf-8", "replace").decode().replace("\0", " ").strip()
+
+
+def number_of(dataset: Dataset, keyword: str) -> int | None:
+    """Return an attribute as a 32-bit integer, None where it is absent or anything else."""
+    text = text_of(dataset, keyword)
+    digits = text.removeprefix("-").removeprefix("+")
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 10:
+        return None
+    number = int(text)
+    return number if -(2**31) <= number < 2**31 else None
 
 
 def identity(dataset: Dataset) -> PatientIdentity:
@@ -110,12 +154,11 @@ def _plain(text: str) -> str:
 
 def made_by(dataset: Dataset, device_uid: str) -> bool:
     """Tell whether a Contributing Equipment item (PS3.3 C.12.1.1.5) of the dataset carries ``device_uid``: the loop guard's question."""
-    for item in dataset.get("ContributingEquipmentSequence") or ():
-        value = item.get("DeviceUID")
-        values = [value] if isinstance(value, str) else value or ()
-        if device_uid in [str(uid) for uid in values]:
-            return True
-    return False
+    try:
+        items = dataset.get("ContributingEquipmentSequence") or ()
+        return any(device_uid in text_of(item, "DeviceUID").split("\\") for item in items if isinstance(item, Dataset))
+    except DAMAGED:
+        return False
 
 
 def is_synthetic(dataset: Dataset) -> bool:

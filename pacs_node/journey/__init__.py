@@ -14,6 +14,7 @@ write. A process may be killed between any two lines: what is due is found again
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from pathlib import Path
 import structlog
 
 from pacs_node.config import Settings, shipped
-from pacs_node.database.alerts import clear_alert, raise_alert
+from pacs_node.database.alerts import clear_alert, clear_kind, raise_alert
 from pacs_node.database.engine import Store
 from pacs_node.reception.spool import Spool
 from pacs_node.routing import Rules
@@ -47,12 +48,27 @@ class House:
         return self.settings.node.data
 
     @property
+    def longest_wait(self) -> timedelta:
+        """No timer of a study is set further ahead than this, unless the clock was set back."""
+        general, rules = self.settings.assembly, self.rules.rules
+        spans = [span for rule in rules for span in (rule.complete.quiet, rule.complete.deadline) if span is not None]
+        return max([general.quiet, general.deadline, *spans]) + timedelta(minutes=10)
+
+    @property
     def patience(self) -> tuple[timedelta, timedelta]:
         """How soon some rule might find a study complete: (after its last arrival, after its first)."""
         general, rules = self.settings.assembly, self.rules.rules
         quiet = min([general.quiet, *(rule.complete.quiet for rule in rules if rule.complete.quiet is not None)])
         deadline = min([general.deadline, *(rule.complete.deadline for rule in rules if rule.complete.deadline is not None)])
         return quiet, deadline
+
+    def folder(self, relative: str) -> Path:
+        """Return a folder of the data folder; what is missing is made, and each new name is synced in its parent."""
+        path = self.data / relative
+        for missing in reversed([part for part in (path, *path.parents) if not part.is_dir()]):
+            missing.mkdir(exist_ok=True)
+            sync_folder(missing.parent)
+        return path
 
     def alert(self, kind: str, subject: str, message: str) -> None:
         """Tell a person: an ERROR line in the log and a line on `pacs-node status`, until it is cleared."""
@@ -67,6 +83,20 @@ class House:
             cleared = clear_alert(session, kind, subject, self.clock())
         if cleared:
             self.log.info("alert over", kind=kind, subject=subject)
+
+    def clear_all(self, kind: str) -> None:
+        """Take all alerts of a kind back."""
+        with self.store.write() as session:
+            clear_kind(session, kind, self.clock())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def now() -> datetime:

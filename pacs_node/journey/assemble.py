@@ -5,16 +5,19 @@ Headers are read and rules evaluated without a transaction; what they decide is 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydicom.dataset import Dataset
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pacs_node import routing
 from pacs_node.assembly import completeness
 from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState, StudyState, move
 from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
 from pacs_node.dicom.header import read_header
@@ -23,6 +26,8 @@ from pacs_node.journey import House
 from pacs_node.journey.receive import is_mixed
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.results.builders import DEFAULT_KINDS
+
+_PUT_OFF = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,25 @@ class _Pending:
 def assemble(house: House, now: datetime) -> int:
     """Look at every study whose timer has run out; returns how many were looked at."""
     with house.store.read() as session:
-        due = studies.due_studies(session, now)
+        due = studies.due_studies(session, now, house.longest_wait)
     for study_id in due:
-        _look_at(house, study_id, now)
+        try:
+            _look_at(house, study_id, now)
+        except (OSError, OperationalError):
+            raise  # the disk or the database: nothing is wrong with the study
+        except Exception as error:  # the border of the periodic duty, study by study: one that cannot be judged stops no other
+            house.log.error("study cannot be judged", id=study_id, traceback=traceback.format_exc())
+            _put_off(house, study_id, f"{type(error).__name__}: {error}", now)
     return len(due)
+
+
+def _put_off(house: House, study_id: int, problem: str, now: datetime) -> None:
+    """Say that a study cannot be judged, and look again later."""
+    house.alert("assembly", f"study {study_id}", f"study {study_id} cannot be judged by the rules ({problem}); it is looked at again every {_PUT_OFF}")
+    with house.store.write() as session:
+        row = studies.get_study(session, study_id)
+        if row is not None:
+            row.look_again_at, row.waiting_for = now + _PUT_OFF, f"the next attempt, after a failure ({problem})"
 
 
 def _look_at(house: House, study_id: int, now: datetime) -> None:
@@ -134,6 +154,7 @@ def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, 
     outcome += [f"no pipeline (rule {decision.rule.name!r})" for decision in fired if decision.rule.pipeline is None and not decision.targets]
     if not fired:
         outcome.append("no rule fired")
+    clear_alert(session, "assembly", f"study {study.id}", now)
     study.decisions = routing.as_json(decided.decisions)
     study.outcome = "; ".join(dict.fromkeys(outcome))
     times = [pending.look_again_at for pending in decided.pending if pending.look_again_at is not None]
@@ -166,7 +187,8 @@ def _make_job(
         if job.pipeline == request.pipeline and job.state is not JobState.CANCELLED and set(job.series_uids) & set(request.series_uids)
     ]
     for job in before:
-        if job.digest == digest and {target.destination for target in request.targets} <= {target["destination"] for target in job.targets}:
+        whole = not deliveries.withdrawn(session, job.id, job.run)
+        if whole and job.digest == digest and {target.destination for target in request.targets} <= {target["destination"] for target in job.targets}:
             return f"{name}: job {job.id}"
     for job in before:
         if job.state in (JobState.QUEUED, JobState.RUNNING, JobState.PARKED):

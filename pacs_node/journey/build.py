@@ -80,6 +80,9 @@ def variants(house: House, task: Task, finding: Finding | None) -> dict[tuple[st
         kinds = tuple(kind for kind in kinds if kind in results.BUILDERS and (finding is None or kind != "notice"))
         if kinds:
             groups.setdefault(kinds, []).append(name)
+    if not groups and any(finding is not None or target.get("notice") for target in task.targets):
+        message = f"nothing of job {task.job_id} is sent: none of its destinations is configured and accepts research results"
+        house.alert("not sent", f"job {task.job_id}", message)
     return groups
 
 
@@ -96,7 +99,8 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
         house.alert("gate", f"job {task.job_id}", str(error))
         notice = Notice(NoticeStatus.FAILED, "the results did not pass the node's own check of DICOM objects")
         request = _request(house, task, None, notice, sources, ("notice",))
-        replacement = _save_all(house, task, f"{part.variant}-notice", results.build(request), sources)
+        request = replace(request, run=replace(request.run, variant=f"{part.variant}-notice"))  # each variant's notice has its own UIDs
+        replacement = _save_all(house, task, request.run.variant, results.build(request), sources)
         if any(target.get("notice") for target in task.targets if target["destination"] in destinations):
             part.objects = [*part.objects, *replacement]
     return part
@@ -113,13 +117,13 @@ def _request(
 def _save_all(
     house: House, task: Task, variant: str, objects: Sequence[ResultObject], sources: Sources
 ) -> list[tuple[ResultObject, str, str, tuple[str, ...]]]:
-    folder = f"results/{task.job_id // 1000:04d}/{task.job_id}/{task.run.number}/{variant}"
+    # an attempt never touches the files of another
+    folder = f"results/{task.job_id // 1000:04d}/{task.job_id}/{task.run.number}-{task.attempts}/{variant}"
     saved = []
     structural = results.check_all(tuple(objects), sources)
     for obj in objects:
         path = f"{folder}/{obj.order:03d}-{obj.kind}.dcm"
-        (house.data / folder).mkdir(parents=True, exist_ok=True)
-        sha256 = results.save(obj, house.data / path)
+        sha256 = results.save(obj, house.folder(folder) / f"{obj.order:03d}-{obj.kind}.dcm")
         own, inherited = results.dciodvfy(house.data / path, task.files[0] if task.files else None)
         if inherited:
             house.log.info("inherited faults", job=task.job_id, kind=obj.kind, faults=list(inherited))

@@ -1,13 +1,15 @@
 """Objects → destinations: the outbox is emptied group by group; what a destination says about each object is committed at once.
 
-Sending twice is harmless (same UID, same bytes) and happens only where the process died between an answer and its commit.
+Before each object goes, the database is asked once more whether it may: a correction or a hold that came meanwhile stops it. Sending
+twice is harmless (same UID, same bytes) and happens only where the process died between an answer and its commit.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
@@ -20,39 +22,68 @@ from pacs_node.database.tables import DeliveryRow
 from pacs_node.delivery import backoff
 from pacs_node.errors import TemporaryFailure
 from pacs_node.journey import House
+from pacs_node.journey.receive import say_old_identity
 from pacs_node.records import Outcome, Parcel
 
 POLICY = backoff.Policy()
 DOWN_AFTER = 3  # failures in a row before a destination is called down
+_AFTER_A_FAULT = timedelta(minutes=1)  # before what a fault of ours left in the middle is tried again
 
 
 def deliver(house: House, name: str, moment: datetime) -> int:
-    """Send the oldest group that is due to a destination; returns how many objects were tried."""
+    """Send the oldest group that is due to a destination; returns how many objects were tried.
+
+    Never run twice at a time for one destination: what stands as being sent when it begins was left by a fault.
+    """
     destination = house.settings.destinations[name]
     with house.store.read() as session:
+        left = deliveries.left_sending(session, name)
         ids = deliveries.due_group(session, name, moment)
-        if not ids:
-            return 0
+    if left:
+        with house.store.write() as session:
+            deliveries.give_back(session, left, moment + _AFTER_A_FAULT)
+        house.log.warning("deliveries taken up again", destination=name, count=len(left))
+    if not ids:
+        return 0
     with house.store.write() as session:
         known = deliveries.destination_row(session, name)
-        if not backoff.allows(backoff.Breaker(known.failures, known.try_again_at), moment):
+        rest = known.try_again_at
+        if not backoff.allows(backoff.Breaker(known.failures, rest), moment) and rest is not None and rest <= moment + deliveries.LONGEST_PAUSE:
             return 0
         rows = deliveries.start(session, ids, moment)
     _send(house, name, destination, rows)
     return len(rows)
 
 
+def recover(house: House, moment: datetime) -> None:
+    """At the start of the core: take up what a dead process left in the middle, and park what has no destination any more."""
+    known = house.settings.destinations
+    with house.store.write() as session:
+        for name in known:
+            deliveries.give_back(session, deliveries.left_sending(session, name), moment)
+        gone = deliveries.park_unknown(session, known)
+    for name in gone:
+        house.alert("destination", name, f"results wait for {name}, which is not configured any more: configure it, then `pacs-node retry --parked`")
+
+
 def _send(house: House, name: str, destination: Destination, rows: Sequence[DeliveryRow]) -> None:
     left = {row.object.sop_uid: row for row in rows}
 
     def note(outcome: Outcome) -> None:
-        row = left.pop(outcome.sop_uid)
-        _note(house, name, row, outcome)
+        _note(house, name, left.pop(outcome.sop_uid), outcome)
 
-    parcels = [_parcel(house, row) for row in rows]
-    problem = "the destination gave no answer about it"
+    def wanted(parcel: Parcel) -> bool:
+        with house.store.read() as session:
+            if deliveries.still_sending(session, left[parcel.sop_uid].id):
+                return True
+        row = left.pop(parcel.sop_uid)
+        house.log.warning("delivery stopped", destination=name, job=row.job_id, why="its study was corrected or held meanwhile")
+        return False
+
+    problem = "the destination gave no answer about it, or did not take what goes before it"
     try:
-        delivery.deliver(destination, parcels, house.settings.node.ae_titles[0], note)
+        parcels = [parcel for row in rows if (parcel := _parcel(house, row, note)) is not None]
+        delivery.deliver(destination, parcels, house.settings.node.ae_titles[0], note, wanted)
     except TemporaryFailure as error:
         problem = str(error)
         _failed(house, name, problem)
@@ -60,10 +91,20 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
         _note(house, name, row, Outcome(row.object.sop_uid, delivered=False, message=problem))
 
 
-def _parcel(house: House, row: DeliveryRow) -> Parcel:
+def _parcel(house: House, row: DeliveryRow, note: delivery.OnOutcome) -> Parcel | None:
+    """Return the stored object ready to go; one that is gone or not what was built is refused here and said."""
     obj = row.object
+    path = house.data / obj.path
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        note(Outcome(obj.sop_uid, delivered=False, permanent=True, message=f"the stored file {path} cannot be read ({error.strerror})"))
+        return None
+    if found != obj.sha256:
+        note(Outcome(obj.sop_uid, delivered=False, permanent=True, message=f"the stored file {path} is not what was built: run the job again"))
+        return None
     folder = f"job-{row.job_id:06d}-{row.job.pipeline or 'notice'}"
-    return Parcel(obj.sop_uid, obj.sop_class_uid, obj.transfer_syntax_uid, house.data / obj.path, folder)
+    return Parcel(obj.sop_uid, obj.sop_class_uid, obj.transfer_syntax_uid, path, folder)
 
 
 def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
@@ -71,40 +112,44 @@ def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
     moment = house.clock()
     with house.store.write() as session:
         current = deliveries.get(session, row.id)
-        if current is None or current.state is not DeliveryState.SENDING:
-            return  # cancelled meanwhile
+        if current is None or (current.state is not DeliveryState.SENDING and not outcome.delivered):
+            return  # withdrawn meanwhile, and it did not arrive
         if outcome.delivered:
-            deliveries.settle(current, DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
-            audit(session, "delivery", "sent", f"object {current.object_id}", {"destination": name, "kind": current.object.kind}, moment)
-            known = deliveries.destination_row(session, name)
-            known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
-            clear_alert(session, "destination", name, moment)
+            _arrived(house, session, current, outcome, moment)
         elif outcome.permanent:
             deliveries.settle(current, DeliveryState.REFUSED, outcome.status, outcome.message, moment)
-            _stuck(house, current, "was refused", name, outcome.message)
-            raise_alert(session, "refused", f"delivery {current.id}", _stuck_text(current, "was refused", name, outcome.message), moment)
+            _say_stuck(house, session, current, "refused", outcome.message)
         else:
-            _postpone(house, session, current, name, outcome, moment)
+            _postpone(house, session, current, outcome, moment)
     log = house.log.info if outcome.delivered else house.log.warning
     log("delivery", destination=name, job=row.job_id, kind=row.object.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
 
 
-def _postpone(house: House, session: Session, row: DeliveryRow, name: str, outcome: Outcome, moment: datetime) -> None:
+def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
+    withdrawn = row.state is DeliveryState.CANCELLED
+    deliveries.settle(row, DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
+    audit(session, "delivery", "sent", f"object {row.object_id}", {"destination": row.destination, "kind": row.object.kind}, moment)
+    known = deliveries.destination_row(session, row.destination)
+    known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
+    clear_alert(session, "destination", row.destination, moment)
+    if withdrawn:
+        say_old_identity(house, session, row.job.study_id, deliveries.delivered_count(session, row.job.study_id), moment)
+
+
+def _postpone(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
     again = backoff.next_attempt(row.attempts, moment, POLICY, random.random)
     if again is None:
         deliveries.settle(row, DeliveryState.PARKED, outcome.status, outcome.message, moment)
-        _stuck(house, row, "was parked", name, outcome.message)
-        raise_alert(session, "parked", f"delivery {row.id}", _stuck_text(row, "was parked", name, outcome.message), moment)
+        _say_stuck(house, session, row, "parked", outcome.message)
     else:
         deliveries.postpone(row, again, outcome.status, outcome.message)
 
 
-def _stuck_text(row: DeliveryRow, what: str, name: str, message: str) -> str:
-    return f"delivery {row.id} (job {row.job_id}, {row.object.kind}) {what} by or for {name}: {message}. To send it again: `pacs-node retry delivery {row.id}`"
-
-
-def _stuck(house: House, row: DeliveryRow, what: str, name: str, message: str) -> None:
-    house.log.error("alert", kind="delivery", message=_stuck_text(row, what, name, message))
+def _say_stuck(house: House, session: Session, row: DeliveryRow, kind: str, message: str) -> None:
+    what = f"delivery {row.id} (job {row.job_id}, {row.object.kind}) to {row.destination} was {kind}: {message}"
+    text = f"{what}. To send it again: `pacs-node retry delivery {row.id}`"
+    if raise_alert(session, kind, f"delivery {row.id}", text, house.clock()):
+        house.log.error("alert", kind="delivery", message=text)
 
 
 def _failed(house: House, name: str, problem: str) -> None:

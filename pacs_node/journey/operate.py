@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from pacs_node.database import deliveries, jobs, studies
-from pacs_node.database.alerts import audit, clear_alert
+from pacs_node.database.alerts import audit, clear_alert, clear_number, open_alerts
 from pacs_node.database.engine import Store
 from pacs_node.database.states import JOB_MOVES, DeliveryState, JobState, StudyState, move
 from pacs_node.database.tables import DeliveryRow, JobRow
@@ -104,3 +104,14 @@ def release(store: Store, study_id: int, now: datetime) -> str:
         clear_alert(session, "held", f"study {study_id}", now)
         audit(session, operator(), "release", f"study {study_id}", {"identities": len(study.released_identities)}, now)
     return f"study {study_id} is released and will be looked at again"
+
+
+def clear(store: Store, alert_id: int | None, now: datetime) -> str:
+    """Take an alert back, or all of them (None); raises `InputError` for a number that is not open."""
+    with store.write() as session:
+        numbers = [alert.id for alert in open_alerts(session)] if alert_id is None else [alert_id]
+        for number in numbers:
+            if not clear_number(session, number, now):
+                raise InputError(f"there is no open alert {number}: `pacs-node status` shows them")
+        audit(session, operator(), "clear", f"alert {alert_id or 'all'}", {"alerts": len(numbers)}, now)
+    return f"{len(numbers)} alerts are taken back"

@@ -1,18 +1,20 @@
 """Spool → index: every arrival becomes a new instance, a duplicate, a correction, or is kept aside with the reason.
 
 The row is committed first, then the file is moved from the spool under its key. A crash in between leaves the file in the spool,
-where the next look finds that its row exists and only moves it.
+where the next look finds that its row exists and only moves it. An object that cannot be dealt with goes to quarantine and is said:
+it never stands in the way of the others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from pydicom.dataset import Dataset
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pacs_node.assembly import grouping
@@ -20,14 +22,35 @@ from pacs_node.database import deliveries, jobs, studies
 from pacs_node.database.alerts import clear_alert, raise_alert
 from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, InstanceRow, StudyRow
-from pacs_node.dicom.header import identity, made_by, read_header, text_of
+from pacs_node.dicom.header import identity, made_by, number_of, read_header, text_of
 from pacs_node.dicom.uids import node_device_uid
 from pacs_node.errors import UnreadableObject
-from pacs_node.journey import House
+from pacs_node.journey import House, sync_folder
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import Arrival, AssociationEnd, Instance, Quarantined, Series
 
 BATCH = 100  # arrivals a transaction
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An arrival with all that the index wants to know of it: nothing is parsed inside a transaction."""
+
+    arrival: Arrival
+    instance: Instance
+    series: Series
+    accession: str
+    description: str
+    own: bool  # made by this node
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a repeat is compared with."""
+
+    path: Path
+    study_uid: str
+    own: bool
 
 
 @dataclass
@@ -43,25 +66,50 @@ class _Batch:
 def receive(house: House, now: datetime) -> int:
     """Index what waits in the spool, one batch; returns how many entries were dealt with."""
     entries = house.spool.arrivals(BATCH)
-    _index(house, [entry for entry in entries if isinstance(entry, Arrival)], now)
+    items = []
+    for arrival in (entry for entry in entries if isinstance(entry, Arrival)):
+        try:
+            items.append(describe(house, arrival))
+        except UnreadableObject as error:
+            _quarantine(house, arrival, error.reason, now)
+    while items:
+        batch, items = _split_at_repeat(items)
+        _index(house, batch, now)
     # after the instances: entries come in the order of their names, so that an association's end follows all that it brought
     _note_ends(house, [entry for entry in entries if isinstance(entry, AssociationEnd)], now)
     return len(entries)
 
 
-def note_quarantined(house: House, items: Iterable[Quarantined], now: datetime) -> int:
-    """Bring what the receivers put into quarantine into the database, each with an alert; returns how many were new."""
-    count = 0
-    for item in items:
-        path = str(item.path.relative_to(house.data))
-        row = AsideRow(kind="quarantine", reason=item.reason, path=path, calling_ae=item.sender.calling_ae, received_at=item.received_at)
-        with house.store.write() as session:
-            new = studies.add_aside(session, row)
-        if new:
-            count += 1
-            who = item.sender.calling_ae or "an unknown sender"
-            house.alert("quarantine", f"file {item.name}", f"an object from {who} was put into quarantine ({path}): {item.reason}")
-    return count
+def describe(house: House, arrival: Arrival) -> _Item:
+    """Read what is indexed of an arrived object; raises `UnreadableObject`."""
+    header = read_header(arrival.path, f"arrival {arrival.name}")
+    instance = Instance(
+        sop_uid=text_of(header, "SOPInstanceUID")[:64],
+        sop_class_uid=text_of(header, "SOPClassUID")[:64],
+        transfer_syntax_uid=text_of(header.file_meta, "TransferSyntaxUID")[:64],
+        study_uid=text_of(header, "StudyInstanceUID")[:64],
+        series_uid=text_of(header, "SeriesInstanceUID")[:64],
+        modality=text_of(header, "Modality")[:16],
+        patient=identity(header),
+        path=arrival.path,
+        sender=arrival.sender,
+    )
+    series = Series(instance.series_uid, instance.modality, number_of(header, "SeriesNumber"), text_of(header, "SeriesDescription"), ())
+    own = made_by(header, node_device_uid(house.settings.node.name))
+    return _Item(arrival, instance, series, text_of(header, "AccessionNumber"), text_of(header, "StudyDescription"), own)
+
+
+def _split_at_repeat(items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+    """Cut where a SOP instance comes a second time: it has to be compared with the first, once that is indexed."""
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        if item.instance.sop_uid in seen:
+            return items[:index], items[index:]
+        seen.add(item.instance.sop_uid)
+    return items, []
+
+
+# --- associations and quarantine -----------------------------------------------------------------------------------------
 
 
 def _note_ends(house: House, ends: list[AssociationEnd], now: datetime) -> None:
@@ -77,152 +125,156 @@ def _note_ends(house: House, ends: list[AssociationEnd], now: datetime) -> None:
     house.spool.forget(*ends)
 
 
-def _index(house: House, arrivals: list[Arrival], now: datetime) -> None:
-    readable: list[tuple[Arrival, Dataset]] = []
-    for arrival in arrivals:
-        try:
-            readable.append((arrival, read_header(arrival.path, f"arrival {arrival.name}")))
-        except UnreadableObject as error:
-            note_quarantined(house, [house.spool.quarantine(arrival, error.reason)], now)
-    while readable:
-        batch, readable = _split_at_repeat(readable)
-        _index_batch(house, batch, now)
-
-
-def _split_at_repeat(items: list[tuple[Arrival, Dataset]]) -> tuple[list[tuple[Arrival, Dataset]], list[tuple[Arrival, Dataset]]]:
-    """Cut where a SOP instance comes a second time: it has to be compared with the first, once that is indexed."""
-    seen: set[str] = set()
-    for index, (_, header) in enumerate(items):
-        uid = str(header.SOPInstanceUID)
-        if uid in seen:
-            return items[:index], items[index:]
-        seen.add(uid)
-    return items, []
-
-
-def _index_batch(house: House, items: list[tuple[Arrival, Dataset]], now: datetime) -> None:
+def note_quarantined(house: House, items: Iterable[Quarantined], now: datetime) -> int:
+    """Bring what lies in quarantine into the database, each with an alert; returns how many were new."""
     with house.store.read() as session:
-        done = set(studies.known_arrivals(session, [arrival.name for arrival, _ in items]))
-        known = {uid: _Known.of(row, house) for uid, row in studies.find_instances(session, [str(header.SOPInstanceUID) for _, header in items]).items()}
-    repeats = {
-        arrival.name: _compare(known[str(header.SOPInstanceUID)], arrival, header)
-        for arrival, header in items
-        if str(header.SOPInstanceUID) in known and arrival.name not in done
-    }
+        known = studies.aside_paths(session, "quarantine")
+    count = 0
+    for item in items:
+        path = str(item.path.relative_to(house.data))
+        if path in known:
+            continue
+        who = item.sender.calling_ae or "an unknown sender"
+        message = f"an object from {who} was put into quarantine ({path}): {item.reason}"
+        row = AsideRow(kind="quarantine", reason=item.reason, path=path, calling_ae=item.sender.calling_ae[:16], received_at=item.received_at)
+        with house.store.write() as session:
+            new = studies.add_aside(session, row) and raise_alert(session, "quarantine", f"file {item.name}"[:96], message, now)
+        if new:
+            count += 1
+            house.log.error("alert", kind="quarantine", file=item.name, message=message)
+    return count
+
+
+def _quarantine(house: House, arrival: Arrival, reason: str, now: datetime) -> None:
+    note_quarantined(house, [house.spool.quarantine(arrival, reason)], now)
+
+
+# --- the index -----------------------------------------------------------------------------------------------------------
+
+
+def _index(house: House, items: list[_Item], now: datetime) -> None:
+    """Index a batch; where one object makes it fail, index one by one and put that object aside."""
+    try:
+        _index_batch(house, items, now)
+    except (OSError, OperationalError):
+        raise  # the disk or the database: nothing is wrong with the objects
+    except Exception as error:  # the border of the periodic duty, object by object
+        if len(items) > 1:
+            for item in items:
+                _index(house, [item], now)
+            return
+        house.log.error("object cannot be indexed", file=items[0].arrival.name, traceback=traceback.format_exc())
+        _quarantine(house, items[0].arrival, f"it cannot be indexed ({type(error).__name__}: {error})", now)
+
+
+def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
+    with house.store.read() as session:
+        done = set(studies.known_arrivals(session, [item.arrival.name for item in items]))
+        rows = studies.find_instances(session, [item.instance.sop_uid for item in items])
+        known = {uid: _Known(house.data / studies.instance_path(row), row.series.study.study_uid, row.own) for uid, row in rows.items()}
+    repeats: dict[str, grouping.Repeat] = {}
+    for item in list(items):
+        if item.instance.sop_uid in known and item.arrival.name not in done:
+            try:
+                repeats[item.arrival.name] = _compare(known[item.instance.sop_uid], item)
+            except UnreadableObject as error:
+                _quarantine(house, item.arrival, error.reason, now)
+                items.remove(item)
     batch = _Batch()
     with house.store.write() as session:
         rows = studies.find_instances(session, known)
-        for arrival, header in items:
-            row = rows.get(str(header.SOPInstanceUID))
-            if row is not None and arrival.name in done:
-                batch.moves.append((arrival.path, studies.instance_path(row)))  # a crash came between commit and move
+        for item in items:
+            row = rows.get(item.instance.sop_uid)
+            if row is not None and item.arrival.name in done:
+                batch.moves.append((item.arrival.path, studies.instance_path(row)))  # a crash came between commit and move
             elif row is not None:
-                _take_repeat(house, session, batch, _Repeated(arrival, header, row, repeats[arrival.name]), now)
+                _take_repeat(house, session, batch, _Repeated(item, row, repeats[item.arrival.name]), now)
             else:
-                _take_new(house, session, batch, arrival, header)
+                _take_new(house, session, batch, item)
         for study_id in batch.studies:
-            _settle_identity(house, session, study_id, batch, now)
+            _settle_identity(session, study_id, batch, now)
     _carry_out(house, batch)
     for event, values in batch.remarks:
         house.log.info(event, **values)
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What an arrival is compared with."""
-
-    path: Path
-    study_uid: str
-    series_uid: str
-
-    @staticmethod
-    def of(row: InstanceRow, house: House) -> _Known:
-        return _Known(house.data / studies.instance_path(row), row.series.study.study_uid, row.series.series_uid)
+def _compare(known: _Known, item: _Item) -> grouping.Repeat:
+    """Compare a repeat with what is here; raises `UnreadableObject` where the new object is the one that cannot be read."""
+    if known.own:
+        return grouping.Repeat(grouping.Likeness.SAME, "it is a result of this node")
+    if item.instance.study_uid != known.study_uid:
+        return grouping.Repeat(grouping.Likeness.CONFLICT, "the same SOP Instance UID is known from another study")
+    try:
+        return grouping.compare(known.path, item.arrival.path)
+    except UnreadableObject:
+        grouping.ensure_readable(item.arrival.path)
+        return grouping.Repeat(grouping.Likeness.IDENTITY_CHANGED, "the object received before cannot be read")  # the whole one takes its place
 
 
 @dataclass(frozen=True)
 class _Repeated:
-    arrival: Arrival
-    header: Dataset
+    item: _Item
     row: InstanceRow
     repeat: grouping.Repeat
 
 
-def _compare(known: _Known, arrival: Arrival, header: Dataset) -> grouping.Repeat:
-    if str(header.StudyInstanceUID) != known.study_uid:
-        return grouping.Repeat(grouping.Likeness.CONFLICT, "the same SOP Instance UID is known from another study")
-    return grouping.compare(known.path, arrival.path)
-
-
-def _take_new(house: House, session: Session, batch: _Batch, arrival: Arrival, header: Dataset) -> None:
-    instance = describe(arrival, header)
-    own = made_by(header, node_device_uid(house.settings.node.name))
-    facts = {"accession": text_of(header, "AccessionNumber"), "description": text_of(header, "StudyDescription")}
-    study = studies.ensure_study(session, instance, arrival, facts)
-    number = text_of(header, "SeriesNumber")
-    series = Series(instance.series_uid, instance.modality, int(number) if number.lstrip("-").isdigit() else None, text_of(header, "SeriesDescription"), ())
-    row = studies.add_instance(session, studies.ensure_series(session, study, series), instance, arrival, own=own)
-    batch.moves.append((arrival.path, studies.instance_path(row)))
-    if not own:
-        studies.reopen(study, arrival.received_at, house.patience)
+def _take_new(house: House, session: Session, batch: _Batch, item: _Item) -> None:
+    facts = {"accession": item.accession, "description": item.description}
+    study = studies.ensure_study(session, item.instance, item.arrival, facts)
+    row = studies.add_instance(session, studies.ensure_series(session, study, item.series), item.instance, item.arrival, own=item.own)
+    batch.moves.append((item.arrival.path, studies.instance_path(row)))
+    if not item.own:
+        studies.reopen(study, item.arrival.received_at, house.patience)
         batch.studies.add(study.id)
 
 
-def describe(arrival: Arrival, header: Dataset) -> Instance:
-    """Return the facts of an arrived object that are indexed."""
-    return Instance(
-        sop_uid=str(header.SOPInstanceUID),
-        sop_class_uid=str(header.SOPClassUID),
-        transfer_syntax_uid=str(header.file_meta.get("TransferSyntaxUID", "")),
-        study_uid=str(header.StudyInstanceUID),
-        series_uid=str(header.SeriesInstanceUID),
-        modality=text_of(header, "Modality"),
-        patient=identity(header),
-        path=arrival.path,
-        sender=arrival.sender,
-    )
-
-
-def _take_repeat(house: House, session: Session, batch: _Batch, item: _Repeated, now: datetime) -> None:
-    study = item.row.series.study
-    facts: dict[str, object] = {"study": study_tag(study.study_uid), "sender": item.arrival.sender.calling_ae, "why": item.repeat.why}
-    match item.repeat.likeness:
+def _take_repeat(house: House, session: Session, batch: _Batch, repeated: _Repeated, now: datetime) -> None:
+    arrival, study, repeat = repeated.item.arrival, repeated.row.series.study, repeated.repeat
+    facts: dict[str, object] = {"study": study_tag(study.study_uid), "sender": arrival.sender.calling_ae, "why": repeat.why}
+    match repeat.likeness:
         case grouping.Likeness.SAME | grouping.Likeness.SAME_PIXELS:
-            batch.drops.append(item.arrival)
+            batch.drops.append(arrival)
             batch.remarks.append(("duplicate", facts))
         case grouping.Likeness.IDENTITY_CHANGED:
-            _correct(house, session, batch, item, now)
-            batch.remarks.append(("corrected identity", facts))
+            _correct(house, session, batch, repeated, now)
+            batch.remarks.append(("corrected", facts))
         case grouping.Likeness.CONFLICT:
-            path = f"aside/{item.arrival.name}.dcm"
-            reason = f"SOP Instance UID {item.row.sop_uid} is known with other content: {item.repeat.why}"
-            row = AsideRow(kind="conflict", reason=reason, path=path, sop_uid=item.row.sop_uid, study_uid=study.study_uid, received_at=item.arrival.received_at)
-            row.calling_ae = item.arrival.sender.calling_ae
+            path = f"aside/{arrival.name}.dcm"
+            reason = f"SOP Instance UID {repeated.row.sop_uid} is known with other content: {repeat.why}"
+            row = AsideRow(kind="conflict", reason=reason, path=path, sop_uid=repeated.row.sop_uid, study_uid=study.study_uid, received_at=arrival.received_at)
+            row.calling_ae = arrival.sender.calling_ae[:16]
             if studies.add_aside(session, row):
-                raise_alert(session, "conflict", f"file {item.arrival.name}", f"kept aside: {reason}", now)
+                raise_alert(session, "conflict", f"file {arrival.name}"[:96], f"kept aside: {reason}", now)
                 house.log.error("alert", kind="conflict", **facts)
-            batch.moves.append((item.arrival.path, path))
+            batch.moves.append((arrival.path, path))
 
 
-def _correct(house: House, session: Session, batch: _Batch, item: _Repeated, now: datetime) -> None:
-    """Take a corrected object in the place of the old one; what runs under the old identity is withdrawn."""
-    study = item.row.series.study
-    old = studies.replace_instance(item.row, describe(item.arrival, item.header), item.arrival)
-    aside = AsideRow(kind="superseded", reason="replaced by an object with a corrected patient identity", path=old, sop_uid=item.row.sop_uid)
-    aside.study_uid, aside.received_at = study.study_uid, item.arrival.received_at
+def _correct(house: House, session: Session, batch: _Batch, repeated: _Repeated, now: datetime) -> None:
+    """Take a corrected object in the place of the old one; what runs on the old one is withdrawn."""
+    item, study = repeated.item, repeated.row.series.study
+    before = repeated.row.identity
+    old = studies.replace_instance(repeated.row, item.instance, item.arrival)
+    reason = f"replaced by a corrected object: {repeated.repeat.why}"
+    aside = AsideRow(kind="superseded", reason=reason, path=old, sop_uid=repeated.row.sop_uid, study_uid=study.study_uid, received_at=item.arrival.received_at)
     studies.add_aside(session, aside)
-    jobs.cancel_unfinished(session, study.id, now, "the patient identity was corrected")
-    deliveries.cancel_unfinished(session, study.id, "the patient identity was corrected")
+    jobs.cancel_unfinished(session, study.id, now, "an object of the study was corrected")
+    deliveries.cancel_unfinished(session, study.id, "an object of the study was corrected")
     sent = deliveries.delivered_count(session, study.id)
-    message = f"{sent} results of study {study.id} were delivered under a patient identity that has been corrected since: have them rejected in the archive"
-    if sent and raise_alert(session, "identity", f"study {study.id}", message, now):
-        house.log.error("alert", kind="identity", subject=f"study {study.id}", message=message)
+    if sent and repeated.row.identity != before:
+        say_old_identity(house, session, study.id, sent, now)
     studies.reopen(study, item.arrival.received_at, house.patience)
-    batch.moves.append((item.arrival.path, studies.instance_path(item.row)))
+    batch.moves.append((item.arrival.path, studies.instance_path(repeated.row)))
     batch.studies.add(study.id)
 
 
-def _settle_identity(house: House, session: Session, study_id: int, batch: _Batch, now: datetime) -> None:
+def say_old_identity(house: House, session: Session, study_id: int, sent: int, now: datetime) -> None:
+    """Raise the alert that results are out under a patient identity that is known to be wrong."""
+    message = f"{sent} results of study {study_id} were delivered under a patient identity that has been corrected since: have them rejected in the archive"
+    if raise_alert(session, "identity", f"study {study_id}", message, now):
+        house.log.error("alert", kind="identity", subject=f"study {study_id}", message=message)
+
+
+def _settle_identity(session: Session, study_id: int, batch: _Batch, now: datetime) -> None:
     """Hold a study whose instances name different patients; free it when they agree again.
 
     A hold is silent until the study has been quiet (a corrected study is mixed while it is sent again); assembly raises the alert.
@@ -252,22 +304,16 @@ def is_mixed(study: StudyRow) -> bool:
 
 
 def _carry_out(house: House, batch: _Batch) -> None:
-    folders: set[Path] = set()
+    folders: dict[Path, None] = {}  # targets first: a name is taken from the spool only after it is durable elsewhere
     for source, target in batch.moves:
-        path = house.data / target
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = house.folder(str(Path(target).parent)) / Path(target).name
         if source.exists():
             os.replace(source, path)
-        folders |= {path.parent, source.parent}
-    for folder in folders:
-        _sync_folder(folder)
+        folders[path.parent] = None
+    _sync_all([*folders, *dict.fromkeys(source.parent for source, _ in batch.moves)])
     house.spool.forget(*batch.drops)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
+def _sync_all(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        sync_folder(folder)

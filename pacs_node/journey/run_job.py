@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pacs_node.analysis import pipeline
@@ -22,6 +23,7 @@ from pacs_node.database import deliveries, jobs, studies
 from pacs_node.database.alerts import audit, clear_alert, raise_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
+from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import BundleError, NotAnalysable, PacsNodeError
 from pacs_node.executors.retry import Again, Fault, Park, decide
 from pacs_node.journey import House
@@ -49,6 +51,7 @@ class Bundles:
     """The engine of the product: the installed bundles, kept warm, on one device."""
 
     device: str
+    look_up: Callable[[], Mapping[str, Path]] = dict  # the bundles installed by now, for a name that was not there at the start
     warm: dict[tuple[str, float], Bundle] = field(default_factory=dict)
 
     def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
@@ -57,7 +60,7 @@ class Bundles:
 
     def bundle(self, folders: Mapping[str, Path], name: str) -> Bundle:
         """Return a bundle, loaded and verified once as long as its files do not change."""
-        folder = folders.get(name)
+        folder = folders.get(name) or self.look_up().get(name)
         if folder is None:
             raise BundleError(name, f"is not among the installed ones ({', '.join(sorted(folders)) or 'there are none'}): install it in the models folder")
         try:
@@ -80,11 +83,15 @@ class Worker:
 
 def run_job(house: House, worker: Worker) -> bool:
     """Claim one job and run it; False where none waits."""
+    with house.store.read() as session:
+        waiting, untold = jobs.something_waits(session, house.clock()), jobs.untold(session) is not None
+    if not waiting:
+        return untold and tell_failure(house)
     with house.store.write() as session:
         job = jobs.claim(session, worker.name, house.clock(), LEASE)
-        if job is None:
-            return False
-        task = _take_out(house, session, job)
+        task = _take_out(house, session, job) if job is not None else None
+    if task is None:
+        return False
     log = house.log.bind(job=task.job_id, study=study_tag(task.study_uid), pipeline=task.pipeline, run=task.run.number)
     log.info("job started", worker=worker.name, attempt=task.attempts)
     heart = _Heart(house, task.job_id, worker.name)
@@ -192,10 +199,15 @@ class _Heart:
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT):
-            with self._house.store.write() as session:
-                if not jobs.beat(session, self._job_id, self._worker, self._house.clock() + LEASE, self._progress):
-                    self._lost.set()
-                    return
+            try:
+                with self._house.store.write() as session:
+                    mine = jobs.beat(session, self._job_id, self._worker, self._house.clock() + LEASE, self._progress)
+            except SQLAlchemyError as error:
+                self._house.log.warning("no sign of life written", job=self._job_id, problem=str(error).splitlines()[0])
+                continue  # the lease outlives several beats
+            if not mine:
+                self._lost.set()
+                return
 
 
 # --- the run -------------------------------------------------------------------------------------------------------------
@@ -283,33 +295,44 @@ def summary(finding: Finding) -> dict[str, object]:
 def _end_badly(house: House, worker: Worker, task: Task, fault: Fault, message: str) -> None:
     with house.store.write() as session:
         job = jobs.still_mine(session, task.job_id, worker.name)
-        parked = job is not None and _decide(house, session, job, fault, message, house.clock())
-    if parked:
-        _tell_failure(house, task, message)
+        if job is not None:
+            _decide(house, session, job, fault, message, house.clock())
 
 
-def _decide(house: House, session: Session, job: JobRow, fault: Fault, message: str, moment: datetime) -> bool:
-    """Queue or park a job after a bad end; True where it was parked."""
+def _decide(house: House, session: Session, job: JobRow, fault: Fault, message: str, moment: datetime) -> None:
+    """Queue or park a job after a bad end."""
     decision = decide(fault, job.attempts, message, moment)
     if isinstance(decision, Again):
         jobs.requeue(job, decision.at, f"{fault.value}: {message}")
-        return False
+        return
     assert isinstance(decision, Park)
     jobs.finish(job, JobState.PARKED, moment, decision.why)
     if raise_alert(session, "parked", f"job {job.id}", f"job {job.id} was parked: {decision.why}. After mending: `pacs-node retry job {job.id}`", moment):
         house.log.error("alert", kind="parked", job=job.id, message=decision.why)
-    return True
 
 
-def _tell_failure(house: House, task: Task, message: str) -> None:
-    """Send a notice for a parked job to the destinations that take notices: someone is told."""
-    sources = sources_of(task, None)
+def tell_failure(house: House) -> bool:
+    """Send the notice of one parked job whose destinations have not been told yet; False where all are.
+
+    Derived from the job's state, so that a job parked by whatever process, killed whenever, is told of.
+    """
+    with house.store.read() as session:
+        job = jobs.untold(session)
+        if job is None:
+            return False
+        task, job_id = _take_out(house, session, job), job.id
     built = Built(None, Notice(NoticeStatus.FAILED, "the analysis failed; the operators of the node have been told"))
-    for kinds, destinations in variants(house, task, None).items():
-        built.parts.append(build_variant(house, task, built, sources, kinds, destinations))
-    house.log.info("notice of failure", job=task.job_id, message=message)
+    try:
+        sources = sources_of(task, None)
+        for kinds, destinations in variants(house, task, None).items():
+            built.parts.append(build_variant(house, task, built, sources, kinds, destinations))
+    except (PacsNodeError, OSError, *DAMAGED) as error:
+        house.alert("notice", f"job {job_id}", f"the failure of job {job_id} could not be told to its destinations: {error}")
+        built.parts = []
     with house.store.write() as session:
-        job = jobs.get_job(session, task.job_id)
-        if job is not None and job.state is JobState.PARKED and job.run == task.run.number:
+        job = jobs.get_job(session, job_id)
+        if job is not None and job.state is JobState.PARKED and job.run == task.run.number and not job.told:
+            job.told = True
             for part in built.parts:
                 _post(session, job, part, house.clock())
+    return True

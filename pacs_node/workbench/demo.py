@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -67,6 +68,8 @@ def run_demo(folders: Sequence[Path], out: Path, *, quick: bool) -> int:
     for folder in folders:
         if not folder.exists():
             raise InputError(f"{folder} does not exist: name folders with DICOM files")
+        if out.resolve() in (folder.resolve(), *folder.resolve().parents) or folder.resolve() in out.resolve().parents:
+            raise InputError(f"{folder} and the output folder {out} lie in one another: name another output folder with --out")
     _prepare(out)
     sources = list(folders) or _make_phantoms(out / "phantoms", quick=quick)
     archive = FolderArchive(out / "archive", "ARCHIVE")
@@ -97,11 +100,16 @@ def _previews(rows: Sequence[dict[str, Any]], archive: FolderArchive, folder: Pa
 
 def _prepare(out: Path) -> None:
     """Empty the folder of an earlier demonstration; a folder that holds anything else is left alone."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: name a folder with --out")
     if out.exists():
         if any(out.iterdir()) and not (out / "demo.yaml").exists():
             raise InputError(f"{out} holds something that no demonstration wrote: name an empty folder with --out")
         shutil.rmtree(out)
-    out.mkdir(parents=True)
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"the folder {out} cannot be made ({error.strerror}): name another one with --out") from error
     (out / "demo.yaml").touch()
 
 
@@ -187,9 +195,9 @@ def _send(source: Path, settings: Settings, console: Console) -> list[_Wanted]:
         if modality not in study.modality.split("/"):
             study.modality = f"{study.modality}/{modality}".strip("/")
     report = send_folder(source, f"127.0.0.1:{settings.node.port}", settings.node.ae_titles[0], "DEMO")
-    console.print(f"{source}: {report.sentence()}", highlight=False)
+    console.print(f"{source}: {report.sentence()}", highlight=False, markup=False)
     for problem in report.problems:
-        console.print(f"  {problem}", style="yellow", highlight=False)
+        console.print(f"  {problem}", style="yellow", highlight=False, markup=False)
     for study in studies.values():
         study.not_sent = list(report.problems)
     return list(studies.values())
@@ -248,13 +256,13 @@ def _print(console: Console, rows: Sequence[dict[str, Any]], out: Path, previews
             score = job.get("score")
             why = [", ".join(job.get("returned", ())), job.get("reason", ""), *job.get("problems", ())]
             table.add_row(
-                row["name"] if index == 0 else "",
+                escape(row["name"]) if index == 0 else "",
                 row["modality"] if index == 0 else "",
                 str(job.get("pipeline", "")),
                 "" if score is None else f"{score:.3f}",
                 str(job.get("verdict") or ("not analysed" if job else "")),
                 "" if job.get("seconds") is None else f"{job['seconds']:.1f}",
-                "; ".join(part for part in why if part) or row["note"],
+                escape("; ".join(part for part in why if part) or row["note"]),
             )
     console.print(table)
     console.print(f"objects: {out / 'archive'}\npictures: {out / 'previews'} ({previews} PNG)\nnode's log: {out / 'node.log'}", highlight=False)

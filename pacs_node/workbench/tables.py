@@ -48,7 +48,7 @@ def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[st
 
 
 def _alert(row: AlertRow) -> dict[str, Any]:
-    return {"since": _time(row.raised_at), "kind": row.kind, "subject": row.subject, "message": row.message}
+    return {"id": row.id, "since": _time(row.raised_at), "kind": row.kind, "subject": row.subject, "message": row.message}
 
 
 def _aside(row: AsideRow) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,9 +138,7 @@ def test_what_this_version_cannot_do_is_refused_and_not_ignored(run: Run, config
 
 def test_check_names_a_missing_and_a_damaged_bundle(run: Run, config: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
-    (models / "ct-head").mkdir(parents=True)
-    for file in (ROOT / "models" / "ct-head").iterdir():
-        (models / "ct-head" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(ROOT / "models" / "ct-head", models / "ct-head")
     weights = models / "ct-head" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7] + b"damaged")
     settings = yaml.safe_load(config.read_text())

@@ -156,7 +156,7 @@ def test_what_was_being_sent_at_a_crash_is_sent_again(store: Store) -> None:
         deliveries.start(session, [row], NOW)
     assert due(store) == []
     with store.write() as session:
-        assert deliveries.recover(session) == 1
+        assert deliveries.give_back(session, deliveries.left_sending(session, "archive"), NOW) == 1
     assert due(store) == [row]
 
 

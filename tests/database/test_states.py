@@ -30,6 +30,7 @@ def test_sources_are_the_table_read_backwards(states, moves) -> None:
         assert set(sources(target)) == {state for state in states if target in moves[state]}
 
 
-def test_what_was_delivered_or_cancelled_stays_so() -> None:
+def test_what_was_delivered_stays_so_and_what_was_withdrawn_is_never_sent_again() -> None:
     assert DELIVERY_MOVES[DeliveryState.DELIVERED] == frozenset()
+    assert DELIVERY_MOVES[DeliveryState.CANCELLED] == frozenset({DeliveryState.DELIVERED})  # said only of what had left already
     assert JOB_MOVES[JobState.CANCELLED] == frozenset()

@@ -55,10 +55,17 @@ def test_each_object_gets_the_outcome_of_its_own_status(archive: Archive, parcel
     parcels = [parcel() for _ in expected]
     statuses = {one.sop_uid: status for one, status in zip(parcels, expected, strict=True)}
     there = archive(statuses=statuses)
-    outcomes = send(there, parcels)
+    outcomes = [outcome for one in parcels for outcome in send(there, [one])]
     assert {outcome.status: (outcome.delivered, outcome.permanent) for outcome in outcomes} == expected
     assert all(outcome.message for outcome in outcomes)
     assert there.received == [outcome.sop_uid for outcome in outcomes if outcome.delivered]
+
+
+def test_after_a_temporary_failure_what_may_refer_to_the_object_is_kept_for_later(archive: Archive, parcel: MakeParcel) -> None:
+    first, second, third = parcel(), parcel(), parcel()
+    there = archive(statuses={second.sop_uid: 0xA700})
+    assert [outcome.sop_uid for outcome in send(there, [first, second, third])] == [first.sop_uid, second.sop_uid]
+    assert there.received == [first.sop_uid]
 
 
 def test_a_refused_class_is_permanent_for_that_object_and_the_others_go_on(archive: Archive, parcel: MakeParcel) -> None:

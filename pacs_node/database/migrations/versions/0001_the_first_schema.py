@@ -124,6 +124,7 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(), nullable=True),
         sa.Column("progress", sa.Float(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("told", sa.Boolean(), nullable=False),
         sa.Column("finding", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["predecessor_id"],
