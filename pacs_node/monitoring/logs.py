@@ -6,10 +6,12 @@ warnings) ends in the same stream.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -21,6 +23,19 @@ _SHARED: list[Any] = [
 ]
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error as it is at the time of writing. Where nobody reads it any more, the line is lost and nothing else."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, a full disk, a closed file
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def configure(*, process: str, json_lines: bool | None = None) -> None:
     """Set logging up for this process; ``json_lines`` None: JSON unless standard error is a terminal."""
     as_json = not sys.stderr.isatty() if json_lines is None else json_lines
@@ -29,10 +44,10 @@ def configure(*, process: str, json_lines: bool | None = None) -> None:
     structlog.configure(
         processors=[*_SHARED, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        cache_logger_on_first_use=False,  # what is configured later holds for all
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_Stderr())
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last])
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

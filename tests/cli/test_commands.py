@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 from typer.main import get_command
 
@@ -50,6 +51,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             code = int(stopped.code or 0)
         finally:
             root.handlers = handlers  # `run` sends the log to this call's standard error
+            structlog.reset_defaults()
+            structlog.contextvars.clear_contextvars()
         said = capsys.readouterr()
         return Answer(code, said.out, said.err)
 

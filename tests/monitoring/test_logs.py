@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
+from pacs_node.monitoring import logs
 from pacs_node.monitoring.logs import study_tag
 from tests.journey.support import Town, ct_study
 
@@ -26,3 +32,21 @@ def test_the_log_of_a_journey_names_no_patient(tmp_path: Path, capsys: pytest.Ca
     assert "delivery" in text
     for word in ("SECRET4711", "OTHER0815", "19700101", "Test^"):
         assert word not in text
+
+
+def test_a_log_that_nobody_reads_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, "stderr", pipe)
+        logs.configure(process="test", json_lines=True)
+        structlog.get_logger().info("heard")
+        assert '"event": "heard"' in os.read(reader, 1000).decode()
+        os.close(reader)
+        structlog.get_logger().error("not heard any more")
+        logging.getLogger("somebody").warning("nor this")
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+    structlog.get_logger().error("nor this")
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    logging.getLogger().handlers = [handler for handler in logging.getLogger().handlers if "_Stderr" not in repr(getattr(handler, "stream", ""))]
