@@ -138,6 +138,7 @@ class Frame:
     sop_class_uid: str
     number: int | None  # 1-based frame number, None in a single-frame object
     plane: Plane | None  # None without spatial information (plain ultrasound)
+    spacing: tuple[float, float] | None = None  # between rows, between columns, mm, where they are known without a plane
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,17 @@ class Volume:
     frame_of_reference_uid: str | None = None
     synthetic: bool = False  # Synthetic Data (0008,001C) is YES
     remarks: tuple[str, ...] = ()  # what was skipped or noticed on the way, for people
+    weighting: str = ""  # of MR: T1, T2, FLAIR, DWI, other, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the analysis grid lies on the pixels of a source slice: grid pixel (i, j) has its centre at (row + i·row_step, column + j·column_step)."""
+
+    row: float  # counted from 0 at the centre of the source's first pixel
+    column: float
+    row_step: float  # source pixels from one grid row to the next
+    column_step: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +237,7 @@ class Finding:
     embedding: NDArray[np.float16]  # (slices, features)
     window: tuple[float, float]  # usual display window: centre, width in the volume's unit
     remarks: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()  # one per slice, also where there is no plane; empty where only the planes say it
 
 
 # --- results -----------------------------------------------------------------------------------------------------------

@@ -16,14 +16,27 @@ from pacs_node.records import Volume
 _SEEN = 5  # every n-th pixel and slice is enough for shares
 
 
-def check(volume: Volume, manifest: Manifest) -> None:
-    """Raise `OutOfScope` with the reason where ``volume`` is not what the bundle may judge."""
+def check_modality(volume: Volume, manifest: Manifest) -> None:
+    """Raise `OutOfScope` where the bundle judges another modality."""
     if volume.modality != manifest.modality:
         raise OutOfScope(f"the series is {volume.modality}, the model {manifest.name} judges {manifest.modality}")
+
+
+def check(volume: Volume, manifest: Manifest) -> None:
+    """Raise `OutOfScope` with the reason where ``volume``, in the bundle's unit, is not what the bundle may judge."""
+    check_modality(volume, manifest)
     for test in CHECKS:
         reason = test(volume, manifest)
         if reason:
             raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
+
+
+def _weighting(volume: Volume, manifest: Manifest) -> str:
+    wanted = manifest.scope.weightings
+    if not wanted or volume.weighting in wanted:
+        return ""
+    found = "of unknown weighting" if volume.weighting in ("", "unknown") else f"weighted otherwise ({volume.weighting})"
+    return f"the images are {found}, expected {' or '.join(wanted)}"
 
 
 def _slices(volume: Volume, manifest: Manifest) -> str:
@@ -97,5 +110,5 @@ def _tissue(volume: Volume, manifest: Manifest) -> str:
     return ""
 
 
-CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_slices, _blank, _spacing, _body, _tissue)
+CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_weighting, _slices, _blank, _spacing, _body, _tissue)
 """Run in this order; each returns the reason for refusing, or an empty text."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from pacs_node.analysis import geometry
-from pacs_node.records import Plane, Volume
+from pacs_node.records import Frame, Place, Plane, Volume
 
 _COARSE = 4  # every n-th pixel is looked at to find the body
 _NOTHING = 1e-9  # weights below this are rounding errors
@@ -32,10 +32,11 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """A series on the grid: ``view`` (slices, pixels, pixels) float32, NaN where the source has no pixels; one plane a slice."""
+    """A series on the grid: ``view`` (slices, pixels, pixels) float32, NaN where the source has no pixels; one plane and one place a slice."""
 
     view: NDArray[np.float32]
     planes: tuple[Plane | None, ...]
+    places: tuple[Place, ...] = ()
 
 
 def weights(size: int, first: float, step: float, count: int) -> sparse.csr_array:
@@ -109,9 +110,9 @@ def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where a grid lies on a series: for every pixel spacing its two matrices and the source position (row, column) of the first new pixel."""
+    """Where a grid lies on a series: for every pixel spacing its place on the source and its two matrices."""
 
-    first: tuple[float, float]
+    place: Place
     rows: sparse.csr_array
     columns: sparse.csr_array
 
@@ -119,34 +120,41 @@ class _Layout:
 def _layouts(volume: Volume, grid: Grid) -> list[_Layout]:
     """Return the layout of each slice, centred on the body (on the image where there is none)."""
     _, height, width = volume.pixels.shape
-    box = body_box(volume, grid.body_above)
+    box = body_box(volume, grid.body_above) if all(_known_spacing(frame) for frame in volume.frames) else None
     centre = box[:2] if box else ((height - 1) / 2, (width - 1) / 2)
     made: dict[tuple[float, float], _Layout] = {}
     for frame in volume.frames:
-        spacing = _spacing(frame.plane, grid)
+        spacing = _spacing(frame, grid, max(height, width))
         if spacing not in made:
             step = (grid.spacing_mm / spacing[0], grid.spacing_mm / spacing[1])
             first = (centre[0] - step[0] * (grid.pixels - 1) / 2, centre[1] - step[1] * (grid.pixels - 1) / 2)
-            made[spacing] = _Layout(first, weights(height, first[0], step[0], grid.pixels), weights(width, first[1], step[1], grid.pixels))
-    return [made[_spacing(frame.plane, grid)] for frame in volume.frames]
+            made[spacing] = _Layout(Place(*first, *step), weights(height, first[0], step[0], grid.pixels), weights(width, first[1], step[1], grid.pixels))
+    return [made[_spacing(frame, grid, max(height, width))] for frame in volume.frames]
 
 
-def _spacing(plane: Plane | None, grid: Grid) -> tuple[float, float]:
-    return plane.spacing if plane else (grid.spacing_mm, grid.spacing_mm)
+def _known_spacing(frame: Frame) -> tuple[float, float] | None:
+    return frame.plane.spacing if frame.plane else frame.spacing
+
+
+def _spacing(frame: Frame, grid: Grid, edge: int) -> tuple[float, float]:
+    """Millimetres between pixels; of an image without any scale such that the longer of its edges (``edge`` pixels) fills the grid."""
+    unscaled = grid.pixels * grid.spacing_mm / edge
+    return _known_spacing(frame) or (unscaled, unscaled)
 
 
 def resample(volume: Volume, grid: Grid) -> Resampled:
     """Bring every slice of ``volume`` onto ``grid``.
 
-    The plane of each new slice is exact: its first pixel's centre is where the sampling put it. Slices without spatial information are
-    treated as if their pixels were ``spacing_mm`` apart and get no plane.
+    The plane of each new slice is exact: its first pixel's centre is where the sampling put it. Slices without a place in the patient get
+    no plane; those without even a pixel spacing are fitted into the grid as a whole, centred on the image.
     """
     layouts = _layouts(volume, grid)
     view = np.stack([sample(image, layout.rows, layout.columns) for image, layout in zip(volume.pixels, layouts, strict=True)])
     planes = tuple(
-        geometry.regrid(frame.plane, *layout.first, grid.spacing_mm) if frame.plane else None for frame, layout in zip(volume.frames, layouts, strict=True)
+        geometry.regrid(frame.plane, layout.place.row, layout.place.column, grid.spacing_mm) if frame.plane else None
+        for frame, layout in zip(volume.frames, layouts, strict=True)
     )
-    return Resampled(view, planes)
+    return Resampled(view, planes, tuple(layout.place for layout in layouts))
 
 
 def resample_mask(mask: NDArray[np.bool_], volume: Volume, grid: Grid) -> NDArray[np.bool_]:

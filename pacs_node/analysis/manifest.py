@@ -70,6 +70,7 @@ class Preprocessing(_Part):
     pixels: int = 128
     spacing_mm: float = Field(gt=0)
     body_above: float
+    scaling: Literal["none", "foreground"] = "none"  # see `intensity.SCALINGS`; body_above, intensity, tissue and window mean scaled values
     intensity: Intensity
 
     @property
@@ -94,6 +95,7 @@ class Scope(_Part):
     body_width_mm: Range
     body_height_mm: Range
     tissue: dict[str, Band] = Field(default_factory=dict)
+    weightings: tuple[Literal["T1", "T2", "FLAIR", "DWI", "other", "unknown"], ...] = ()  # of MR; none: any
 
 
 class Scoring(_Part):

@@ -15,6 +15,7 @@ from torch import Tensor
 from pacs_node.analysis import gate
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.grid import Resampled, foreground_of, resample
+from pacs_node.analysis.intensity import SCALINGS
 from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.modalities import READERS
 from pacs_node.analysis.statement import Statement, state
@@ -29,8 +30,9 @@ _READING = 0.6  # fraction of the work that is done when reading is over
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A series as the network gets it: the resampled series, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P)."""
+    """A series as the network gets it: the volume in the bundle's unit, resampled, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P)."""
 
+    volume: Volume
     resampled: Resampled
     x: Tensor
     foreground: NDArray[np.bool_]
@@ -45,14 +47,16 @@ def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda f
 
 
 def prepare(volume: Volume, manifest: Manifest) -> Prepared:
-    """Check the scope and bring a volume to the network's grid and range: the same lines in training and in the node."""
+    """Bring a volume to the bundle's unit, check the scope, and bring it to the network's grid and range: the same lines in training and in the node."""
+    gate.check_modality(volume, manifest)
+    volume = SCALINGS[manifest.preprocessing.scaling](volume)
     gate.check(volume, manifest)
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
     if not foreground.any():
         raise OutOfScope(f"the images show nothing but air; the model {manifest.name} does not judge such series")
     x = np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0))  # the table is nobody's anatomy
-    return Prepared(resampled, torch.from_numpy(x), foreground)
+    return Prepared(volume, resampled, torch.from_numpy(x), foreground)
 
 
 def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date) -> Finding:
@@ -74,13 +78,13 @@ def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat:
     scores = scoring.judge(prepared.x, seen, torch.from_numpy(prepared.foreground), bundle.normals, bundle.manifest.scoring.fusion)
     beat(0.95)
     said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today)
-    finding = _finding(volume, bundle, prepared, seen, scores, said)
+    finding = _finding(bundle, prepared, seen, scores, said)
     beat(1.0)
     return finding
 
 
-def _finding(volume: Volume, bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: scoring.Scores, said: Statement) -> Finding:
-    slices = scores.slices.numpy()
+def _finding(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: scoring.Scores, said: Statement) -> Finding:
+    volume, slices = prepared.volume, scores.slices.numpy()
     top = np.argsort(-slices, kind="stable")[: bundle.manifest.scoring.top_slices]
     view = prepared.resampled.view
     reconstruction = bundle.manifest.preprocessing.intensity.to_physical(seen.mean.numpy())
@@ -103,6 +107,7 @@ def _finding(volume: Volume, bundle: Bundle, prepared: Prepared, seen: scoring.S
         embedding=seen.embedding.numpy().astype(np.float16),
         window=bundle.manifest.window,
         remarks=(*volume.remarks, *said.remarks),
+        places=prepared.resampled.places,
     )
 
 

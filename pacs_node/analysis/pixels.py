@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
-from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.uid import ExplicitVRBigEndian
 
+from pacs_node.analysis import jpeg12
 from pacs_node.dicom.header import text_of
 from pacs_node.errors import UndecodablePixels
 
+_BRIGHTEST = 255.0
 MOST_PIXELS = 2**26  # of one frame: 8192 × 8192; a header that claims more would only fill the memory
 
 _DECODER_FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, OSError, EOFError, MemoryError, struct.error)
@@ -20,22 +23,69 @@ _DECODER_FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, 
 
 def stored_values(dataset: Dataset, frame: int = 1) -> NDArray[np.generic]:
     """Decode one frame (1-based) to its stored values, shape (rows, columns); raises `UndecodablePixels` naming the instance."""
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise UndecodablePixels(text_of(dataset, "SOPInstanceUID"), _syntax(dataset), "colour pixels have no physical unit")
+    return _decoded(dataset, frame)
+
+
+def _decoded(dataset: Dataset, frame: int) -> NDArray[np.generic]:
+    """Decode one frame: (rows, columns), or (rows, columns, 3) red, green and blue."""
     uid, syntax = text_of(dataset, "SOPInstanceUID"), _syntax(dataset)
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not rows or not columns:
         raise UndecodablePixels(uid, syntax, "Rows or Columns is missing or zero")
     if rows * columns > MOST_PIXELS:
         raise UndecodablePixels(uid, syntax, f"{rows} × {columns} pixels are more than this node decodes")
-    if int(dataset.get("SamplesPerPixel") or 1) != 1:
-        raise UndecodablePixels(uid, syntax, "colour pixels have no physical unit")
+    samples = int(dataset.get("SamplesPerPixel") or 1)
+    expected = (rows, columns) if samples == 1 else (rows, columns, samples)
     try:
+        if jpeg12.is_needed(dataset):
+            return jpeg12.decode(dataset, frame)
         many = int(dataset.get("NumberOfFrames") or 1) > 1
         values = pixel_array(dataset, index=frame - 1) if many else pixel_array(dataset)
     except _DECODER_FAULTS as error:
         raise UndecodablePixels(uid, syntax, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-    if values.shape != (rows, columns):
-        raise UndecodablePixels(uid, syntax, f"the stream holds {values.shape} values, the header says ({rows}, {columns})")
+    if values.shape != expected:
+        raise UndecodablePixels(uid, syntax, f"the stream holds {values.shape} values, the header says {expected}")
     return np.asarray(values)
+
+
+def shown_values(dataset: Dataset, frame: int = 1) -> NDArray[np.float32]:
+    """Decode one frame (1-based) of an image that has brightness and no physical unit, scaled to 0…255.
+
+    Shape (rows, columns) for grey, (rows, columns, 3) for RGB, YBR and palette colour (PS3.3 C.7.6.3.1.2); MONOCHROME1 is turned
+    round, so that larger always means brighter. Raises `UndecodablePixels`.
+    """
+    stored = _decoded(dataset, frame)
+    if text_of(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
+        return _by_palette(stored, dataset)
+    bits = int(dataset.get("BitsStored") or 8)
+    signed = dataset.get("PixelRepresentation") == 1 and stored.ndim == 2
+    values = _turned(stored, dataset) if text_of(dataset, "PhotometricInterpretation") == "MONOCHROME1" else stored.astype(np.float32)
+    result: NDArray[np.float32] = (values + (2 ** (bits - 1) if signed else 0)) * np.float32(_BRIGHTEST / (2**bits - 1))
+    return result
+
+
+def _by_palette(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.float32]:
+    try:
+        colours = apply_color_lut(stored, _little_endian_palette(dataset))[..., :3]
+        bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    except _DECODER_FAULTS as error:
+        raise UndecodablePixels(text_of(dataset, "SOPInstanceUID"), _syntax(dataset), f"damaged Palette Color Lookup Table ({error})") from error
+    eight = bits == 8 and int(colours.max(initial=0)) < 256  # in tables of 16-bit words too; some makers declare 8 and fill 16
+    return np.asarray(colours * np.float32(_BRIGHTEST / (255 if eight else np.iinfo(colours.dtype).max)), dtype=np.float32)
+
+
+def _little_endian_palette(dataset: Dataset) -> Dataset:
+    """The palette's words in the order that the decoder of palettes expects, whatever the transfer syntax (VR OW, PS3.5 7.3)."""
+    syntax = getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID")
+    if syntax != ExplicitVRBigEndian or "RedPaletteColorLookupTableData" not in dataset:  # segmented tables are read in their own order
+        return dataset
+    turned = Dataset()
+    for keyword in (f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")):
+        value = dataset[keyword].value
+        setattr(turned, keyword, np.frombuffer(value, ">u2").astype("<u2").tobytes() if isinstance(value, bytes) else value)
+    return turned
 
 
 def _syntax(dataset: Dataset) -> str:
