@@ -9,8 +9,21 @@ Never clinical evidence: every object carries Synthetic Data (0008,001C) = YES a
 """
 
 from pacs_node.phantoms.modalities import MODALITIES
-from pacs_node.phantoms.spec import ARTEFACTS, LESIONS, Phantom, PhantomSpec
+from pacs_node.phantoms.spec import ARTEFACTS, LESIONS, PLANES, SEQUENCES, USUAL, USUALS, Phantom, PhantomSpec
 from pacs_node.phantoms.study import make_study, write_study
 from pacs_node.phantoms.volume import make_volume
 
-__all__ = ["ARTEFACTS", "LESIONS", "MODALITIES", "Phantom", "PhantomSpec", "make_study", "make_volume", "write_study"]
+__all__ = [
+    "ARTEFACTS",
+    "LESIONS",
+    "MODALITIES",
+    "PLANES",
+    "SEQUENCES",
+    "USUAL",
+    "USUALS",
+    "Phantom",
+    "PhantomSpec",
+    "make_study",
+    "make_volume",
+    "write_study",
+]

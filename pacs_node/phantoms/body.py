@@ -70,6 +70,7 @@ class Body:
 
 
 def person_of(grid: Grid, rng: np.random.Generator) -> Body:
+    """Draw a body."""
     draw = np.clip(rng.standard_normal(6), -2, 2).tolist()  # Python floats keep the arrays in single precision
     fat = min(max(13 + 5 * draw[2], 6.0), 24.0)
     return Body(

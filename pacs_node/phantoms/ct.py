@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage
 from scipy import fft, ndimage
 
 from pacs_node.phantoms import ct_artefacts, ct_body, ct_head
@@ -17,12 +18,16 @@ from pacs_node.phantoms.shapes import Anatomy
 from pacs_node.phantoms.spec import PhantomSpec
 
 SOP_CLASS_UID = str(CTImageStorage)
+MULTI_FRAME_UID = str(EnhancedCTImageStorage)
 UNIT = "[hnsf'U]"  # UCUM
 REGIONS: dict[str, ModuleType] = {"head": ct_head, "body": ct_body}
 ARTEFACTS = tuple(ct_artefacts.ARTEFACTS)
+PLANES = ("axial",)
+LOCATED = True
+CHARACTER_SET = "ISO_IR 192"
 
-_INTERCEPT = -1024
-_PADDING = -2000  # stored value outside the circular field of reconstruction
+INTERCEPT = -1024
+PADDING = -2000  # stored value outside the circular field of reconstruction
 _LOWEST = -900.0  # no lesion makes tissue lighter than lung, HU
 _RANGE = (-1024.0, 3071.0)  # HU of a 12-bit scanner
 
@@ -57,7 +62,7 @@ class Protocol:
     windows: tuple[tuple[float, float, str], ...]  # centre, width, explanation; the usual one first
 
 
-_PROTOCOLS: dict[str, Protocol] = {
+PROTOCOLS: dict[str, Protocol] = {
     "head": Protocol(3.4, "HEAD", ((40, 80, "BRAIN"), (500, 2000, "BONE"))),
     "body": Protocol(12.0, "CHESTABDOMEN", ((40, 400, "ABDOMEN"), (-600, 1600, "LUNG"))),
 }
@@ -71,6 +76,15 @@ def scanner(spec: PhantomSpec) -> Scanner:
 def padded(spec: PhantomSpec) -> bool:
     """Tell whether pixels outside the circle of reconstruction are padding."""
     return scanner(spec).padding if spec.padding is None else spec.padding
+
+
+def blank(spec: PhantomSpec, grid: Grid) -> NDArray[np.bool_] | None:
+    """Return what lies outside the circle of reconstruction, (rows, columns), None where the scanner does not pad."""
+    if not padded(spec):
+        return None
+    half = grid.step[2] * spec.rows / 2
+    outside: NDArray[np.bool_] = (np.hypot(grid.x, grid.y / math.cos(math.radians(spec.tilt))) > half)[0]
+    return outside
 
 
 def anatomy(spec: PhantomSpec, grid: Grid, rng: np.random.Generator) -> Anatomy:
@@ -91,7 +105,7 @@ def noise(spec: PhantomSpec, body: Anatomy, rng: np.random.Generator) -> Array:
     shape = (spec.slices, rows, rows // 2 + 1)
     waves = rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0] * spectrum.astype(np.float32)
     field: Array = fft.irfft2(waves, s=(rows, rows), norm="forward", overwrite_x=True)
-    level = _PROTOCOLS[spec.region].noise * scanner(spec).noise * float(np.exp(rng.normal(0, 0.12)))
+    level = PROTOCOLS[spec.region].noise * scanner(spec).noise * float(np.exp(rng.normal(0, 0.12)))
     filled = body.foreground.mean(axis=(1, 2)) * (spec.rows * body.grid.step[2]) ** 2
     thick = np.sqrt(filled / np.float32(max(float(filled.max()), 1.0)))
     amount = level * (0.45 + 0.55 * thick) / np.sqrt(power)
@@ -104,9 +118,9 @@ def degrade(spec: PhantomSpec, image: Array, foreground: NDArray[np.bool_], grid
     return ct_artefacts.apply(spec, image, foreground, grid)
 
 
-def stored(values: NDArray[np.float32]) -> NDArray[np.int16]:
+def stored(spec: PhantomSpec, values: NDArray[np.float32]) -> NDArray[np.int16]:
     """Return stored pixel values of HU: rescale slope 1, intercept −1024, padding for NaN."""
-    whole = np.where(np.isnan(values), _PADDING, np.rint(values) - _INTERCEPT)
+    whole = np.where(np.isnan(values), PADDING, np.rint(values) - INTERCEPT)
     return whole.astype(np.int16)
 
 
@@ -118,7 +132,7 @@ def finish(image: Array) -> Array:
 
 def describe(spec: PhantomSpec, dataset: Dataset) -> None:
     """Set what is particular to CT: General Series, General Image, Image Pixel and CT Image attributes."""
-    protocol, machine = _PROTOCOLS[spec.region], scanner(spec)
+    protocol, machine = PROTOCOLS[spec.region], scanner(spec)
     dataset.BodyPartExamined = protocol.body_part
     dataset.PatientPosition = "HFS"
     dataset.ProtocolName = f"Phantom {spec.region}"
@@ -132,11 +146,14 @@ def describe(spec: PhantomSpec, dataset: Dataset) -> None:
     dataset.GantryDetectorTilt = spec.tilt
     dataset.RotationDirection = "CW"
     dataset.FilterType = "NONE"
-    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = _INTERCEPT, 1, "HU"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = INTERCEPT, 1, "HU"
     dataset.WindowCenter = [window[0] for window in protocol.windows]
     dataset.WindowWidth = [window[1] for window in protocol.windows]
     dataset.WindowCenterWidthExplanation = [window[2] for window in protocol.windows]
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
     if padded(spec):
-        dataset.PixelPaddingValue = _PADDING
+        dataset.PixelPaddingValue = PADDING
 
+
+def describe_slice(spec: PhantomSpec, dataset: Dataset, index: int, values: NDArray[np.float32]) -> None:
+    """Set nothing: the slices differ in place only."""

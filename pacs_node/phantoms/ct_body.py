@@ -17,8 +17,10 @@ from pacs_node.phantoms.shapes import Anatomy, Canvas, Slab, assemble, mix
 FIELD_OF_VIEW = 400.0  # mm
 SPACING = 5.0  # mm
 CENTRE = 10.0  # z of the middle of the scan, mm
+MIDDLE = CENTRE
 
 _AIR, _FAT, _MUSCLE, _BLOOD = -1000.0, -100.0, 55.0, 42.0
+
 
 def anatomy(grid: Grid, rng: np.random.Generator) -> Anatomy:
     """Return a body from the chest to the kidneys; ``grid`` is that of the scanner, the body is laid in with its own small rotation and shift."""

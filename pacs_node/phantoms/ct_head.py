@@ -17,6 +17,7 @@ from pacs_node.phantoms.shapes import Anatomy, Canvas, Slab, assemble, mix
 FIELD_OF_VIEW = 230.0  # mm
 SPACING = 5.0  # mm
 CENTRE = 14.0  # z of the middle of the scan, mm
+MIDDLE = CENTRE
 
 _AIR, _FAT, _MUSCLE, _CSF, _WHITE, _GREY = -1000.0, -85.0, 50.0, 8.0, 26.0, 38.0
 

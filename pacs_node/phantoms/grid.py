@@ -37,9 +37,7 @@ class Grid:
         """Return the grid in the frame of a body that was turned by ``roll`` radians about z and then shifted by ``shift`` mm."""
         cos, sin = math.cos(roll), math.sin(roll)
         x, y = self.x - np.float32(shift[0]), self.y - np.float32(shift[1])
-        return replace(
-            self, x=(cos * x + sin * y).astype(np.float32), y=(cos * y - sin * x).astype(np.float32), z=(self.z - shift[2]).astype(np.float32)
-        )
+        return replace(self, x=(cos * x + sin * y).astype(np.float32), y=(cos * y - sin * x).astype(np.float32), z=(self.z - shift[2]).astype(np.float32))
 
     def box(self, centre: Triple, reach: Triple) -> Box | None:
         """Return the smallest box of indices that holds all voxels within ``reach`` of ``centre`` on every axis, None where there are none."""

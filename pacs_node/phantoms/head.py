@@ -89,6 +89,7 @@ class Head:
 
 
 def person_of(grid: Grid, rng: np.random.Generator) -> Head:
+    """Draw a head."""
     draw = np.clip(rng.standard_normal(7), -2, 2).tolist()  # Python floats keep the arrays in single precision
     organs = {name: varied(table, rng) for name, table in _TABLES.items()}
     atrophy = float(np.exp(0.25 * draw[5]))
@@ -122,6 +123,7 @@ class Palette:
     falx: float
     leaves: tuple[float, float]  # of the cerebellum: mean, and how much they swing about it
     tentorium: float
+    arched: bool = False  # curved along z too, as sagittal and coronal images show it
 
 
 def depth(person: Head, grid: Grid, where: slice) -> tuple[Array, Array]:
@@ -190,7 +192,7 @@ def _fissures(person: Head, canvas: Canvas, palette: Palette) -> None:
     """Paint the fissure between the hemispheres with the falx, and the Sylvian fissures."""
     grid, image = canvas.grid, canvas.image
     across = np.abs(grid.x + 1.2 * np.sin(grid.y / 23 + person.falx))
-    outer = np.maximum(np.clip((np.abs(grid.y + 2) - 30) / 12, 0, 1), np.clip((grid.z - 34) / 8, 0, 1))
+    outer = _outside_callosum(grid) if palette.arched else np.maximum(np.clip((np.abs(grid.y + 2) - 30) / 12, 0, 1), np.clip((grid.z - 34) / 8, 0, 1))
     middle = grid.box((0, 0, 0), (8, 200, 500))
     if middle is not None:
         part = (slice(None), slice(None), middle[2])
@@ -204,14 +206,21 @@ def _fissures(person: Head, canvas: Canvas, palette: Palette) -> None:
         mix(image[part], sylvian * ramp(np.abs(grid.z[part] + 2) - 15, 5), palette.fissures)
 
 
+def _outside_callosum(grid: Grid) -> Array:
+    """Return where a fissure parts the hemispheres: above and around an arch, 0 to 1."""
+    arch = np.sqrt(((grid.y + 2) / 40) ** 2 + ((grid.z - 6) / 30) ** 2)
+    return ramp(1.05 - arch, 0.12)
+
+
 def _hind_brain(person: Head, canvas: Canvas, palette: Palette) -> None:
     """Paint cerebellum with its fine leaves under the tentorium, brain stem and fourth ventricle."""
     grid = canvas.grid
     if float(grid.z.min()) < 0:
         tent = grid.z + 11 + 0.28 * np.abs(grid.x)
-        leaves = palette.leaves[0] + palette.leaves[1] * np.sin(np.sqrt(grid.x**2 + (grid.y - 25) ** 2) / 1.1) * ramp(24 - grid.y, 4)
+        away = grid.x**2 + (grid.y - 25) ** 2
+        if palette.arched:
+            away = away + (grid.z + 26) ** 2
+        leaves = palette.leaves[0] + palette.leaves[1] * np.sin(np.sqrt(away) / 1.1) * ramp(24 - grid.y, 4)
         mix(canvas.image, ramp(tent + 1, 2) * ramp(18 - grid.y, 3), leaves)
         mix(canvas.image, 0.7 * ramp(np.abs(tent) - 1.2, 1.5) * ramp(20 - grid.y, 3), palette.tentorium)
     canvas.paint(person.organs["hind brain"])
-
-

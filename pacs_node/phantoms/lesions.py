@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pacs_node.errors import InputError
-from pacs_node.phantoms.grid import Array, Box, Grid, Triple, ramp, smooth_field
+from pacs_node.phantoms.grid import Array, Box, Triple, ramp, smooth_field
 from pacs_node.phantoms.shapes import Anatomy
 from pacs_node.phantoms.spec import PhantomSpec
 
@@ -98,10 +98,13 @@ def _structure_centres(spec: PhantomSpec, body: Anatomy, rng: np.random.Generato
         structure = body.structures[number]
         x, y, z = structure.centre
         row, column = np.unravel_index(int(np.argmin(np.abs(grid.x[0] - x) + np.abs(grid.y[0] - y))), grid.shape[1:])
-        heights = np.abs(grid.z[:, row, 0] - z)
-        index = min(max(int(np.argmin(heights)), min(1, spec.slices - 1)), max(spec.slices - 2, 0))
-        if heights[index] <= 0.6 * structure.radii[2] and body.space[index, row, column]:
-            found.append((index, int(row), int(column)))
+        away = (np.abs(grid.z[:, row, 0] - z), np.abs(grid.y[0, :, column] - y), np.abs(grid.x[0, row, :] - x))
+        nearest = (int(np.argmin(away[0])), int(row), int(column))
+        across = body.axes[0]  # the upright axis along which slices follow each other
+        index = min(max(int(np.argmin(away[across])), min(1, spec.slices - 1)), max(spec.slices - 2, 0))
+        place = (index, nearest[body.axes[1]], nearest[body.axes[2]])
+        if away[across][index] <= 0.6 * structure.radii[2 - across] and body.space[place]:
+            found.append(place)
     return found
 
 
@@ -111,9 +114,9 @@ def _site(spec: PhantomSpec, body: Anatomy, healthy: Array, centre: tuple[int, i
     Returns None where the space around the centre is too small.
     """
     count = _area(spec, body, centre[0])
-    radii, box = _extent(spec, body.grid, centre, count, rng)
+    radii, box = _extent(spec, body, centre, count, rng)
     local = (centre[0] - box[0].start, centre[1] - box[1].start, centre[2] - box[2].start)
-    distance = _irregular(body.grid, box, local, radii, rng)
+    distance = _irregular(box, local, radii, rng)
     allowed = np.where(body.space[box], distance, np.float32(np.inf))
     middle = allowed[local[0]].ravel()
     if count > np.count_nonzero(np.isfinite(middle)):
@@ -125,22 +128,22 @@ def _site(spec: PhantomSpec, body: Anatomy, healthy: Array, centre: tuple[int, i
     clean = body.image[box]
     target = spec.contrast * sigma
     level = float(clean[mask].mean())
-    lighter = rng.random() < (1.0 if spec.lesion == "missing_structure" else 0.5)  # what fills a gap is fluid or fat
+    lighter = rng.random() < (1.0 if spec.lesion == "missing_structure" else body.lessened)  # what fills a gap is fluid or fat
     sign = -1 if lighter and level - 2.5 * target > body.lowest else 1
     return Site(box, distance / border, mask, clean, sigma, target, sign, body.lowest, (float(local[0]), float(local[1]), float(local[2])), rng)
 
 
-def _extent(spec: PhantomSpec, grid: Grid, centre: tuple[int, int, int], count: int, rng: np.random.Generator) -> tuple[Triple, Box]:
+def _extent(spec: PhantomSpec, body: Anatomy, centre: tuple[int, int, int], count: int, rng: np.random.Generator) -> tuple[Triple, Box]:
     """Return the radii in voxels (slices, along, across) and the box around the lesion with its margin."""
     mean = math.sqrt(count / math.pi)
     aspect = math.sqrt(rng.uniform(1.0, 1.7))
-    high = max(mean * grid.step[1] / grid.step[0] * rng.uniform(0.8, 1.15), 1.7)
+    high = max(mean * body.step[1] / body.step[0] * rng.uniform(0.8, 1.15), 1.7)
     reach = (math.ceil(high * _MARGIN), math.ceil(mean * aspect * _MARGIN) + 2, math.ceil(mean * aspect * _MARGIN) + 2)
-    ranges = [slice(max(0, at - by), min(size, at + by + 1)) for at, by, size in zip(centre, reach, grid.shape, strict=True)]
+    ranges = [slice(max(0, at - by), min(size, at + by + 1)) for at, by, size in zip(centre, reach, body.image.shape, strict=True)]
     return (high, mean * aspect, mean / aspect), (ranges[0], ranges[1], ranges[2])
 
 
-def _irregular(grid: Grid, box: Box, centre: tuple[int, int, int], radii: Triple, rng: np.random.Generator) -> Array:
+def _irregular(box: Box, centre: tuple[int, int, int], radii: Triple, rng: np.random.Generator) -> Array:
     """Return the normalised distance from the centre of an ellipsoid whose outline waves gently."""
     sizes = [part.stop - part.start for part in box]
     z, y, x = (np.arange(size, dtype=np.float32) - at for size, at in zip(sizes, centre, strict=True))

@@ -30,14 +30,29 @@ class Organ:
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """A noise-free body on a grid; arrays of shape (slices, rows, columns)."""
+    """A noise-free body; arrays of shape (slices, rows, columns), in the order of the grid until they are `turned`."""
 
     image: Array  # physical units
     foreground: NDArray[np.bool_]  # inside the skin
     space: NDArray[np.bool_]  # where a lesion may lie: brain, or organs and lungs
-    grid: Grid  # in the frame of the body
+    grid: Grid  # in the frame of the body, upright
     lowest: float = -np.inf  # no lesion makes tissue less than this, physical units
+    lessened: float = 0.5  # how often a lesion is less than its surroundings, where it can be
     structures: tuple[Organ, ...] = ()  # what would be missed: candidates for the lesion family ``missing_structure``
+    axes: tuple[int, int, int] = (0, 1, 2)  # the grid's axis of slices, rows, columns
+
+    @property
+    def step(self) -> Triple:
+        """Distance of neighbouring slices, rows, columns, mm."""
+        return self.grid.step[self.axes[0]], self.grid.step[self.axes[1]], self.grid.step[self.axes[2]]
+
+    def turned(self, axes: tuple[int, int, int]) -> Anatomy:
+        """Return an upright anatomy with its arrays in the order of ``axes``."""
+        if axes == self.axes:
+            return self
+        image = np.ascontiguousarray(self.image.transpose(axes))
+        foreground, space = np.ascontiguousarray(self.foreground.transpose(axes)), np.ascontiguousarray(self.space.transpose(axes))
+        return replace(self, image=image, foreground=foreground, space=space, axes=axes)
 
 
 def varied(organs: Iterable[Organ], rng: np.random.Generator) -> tuple[Organ, ...]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import copy
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import InputError
+from pacs_node.phantoms.groups import decimals
+from pacs_node.phantoms.multi_frame import MULTI_FRAME
+from pacs_node.phantoms.planes import slice_location
 from pacs_node.phantoms.spec import PhantomSpec
 from pacs_node.phantoms.volume import make_volume, modality_of, uid
-from pacs_node.records import Frame, Volume
+from pacs_node.records import Plane, Volume
 
 _LESION_WORDS = {
     None: "no lesion",
@@ -23,7 +29,14 @@ _LESION_WORDS = {
     "texture": "texture lesion",
     "missing_structure": "missing structure",
 }
-_ARTEFACT_WORDS = {None: "", "motion": ", motion artefact", "metal": ", metal artefact", "noise": ", noise artefact", "truncation": ", truncated"}
+_ARTEFACT_WORDS = {
+    None: "",
+    "motion": ", motion artefact",
+    "metal": ", metal artefact",
+    "noise": ", noise artefact",
+    "truncation": ", truncated",
+    "bias_field": ", bias field",
+}
 _FIRST_DAY = date(2024, 1, 1)
 
 
@@ -39,6 +52,9 @@ def make_study(spec: PhantomSpec) -> list[Dataset]:
     """
     volume = make_volume(spec).volume
     common = _common(spec, volume)
+    if spec.enhanced:
+        return [_multi_frame(spec, common, volume)]
+    modality_of(spec).describe(spec, common)
     return [_instance(spec, common, volume, index) for index in range(len(volume.frames))]
 
 
@@ -61,7 +77,7 @@ def write_study(spec: PhantomSpec, folder: Path) -> list[Path]:
 def _common(spec: PhantomSpec, volume: Volume) -> Dataset:
     """Return what all instances of the study share."""
     dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SpecificCharacterSet = modality_of(spec).CHARACTER_SET
     dataset.SOPClassUID = volume.frames[0].sop_class_uid
     dataset.SyntheticData = "YES"
     _patient_and_study(spec, dataset)
@@ -73,15 +89,15 @@ def _common(spec: PhantomSpec, volume: Volume) -> Dataset:
     dataset.InstitutionName = "Synthetic data"
     dataset.DeviceSerialNumber = "0"
     dataset.SoftwareVersions = "1"
-    dataset.FrameOfReferenceUID = volume.frame_of_reference_uid
-    dataset.PositionReferenceIndicator = ""
+    if volume.frame_of_reference_uid is not None:
+        dataset.FrameOfReferenceUID = volume.frame_of_reference_uid
+        dataset.PositionReferenceIndicator = ""
     dataset.AcquisitionNumber = 1
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = volume.pixels.shape[1:]
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
-    modality_of(spec).describe(spec, dataset)
     return dataset
 
 
@@ -107,28 +123,39 @@ def _patient_and_study(spec: PhantomSpec, dataset: Dataset) -> None:
 
 
 def _instance(spec: PhantomSpec, common: Dataset, volume: Volume, index: int) -> Dataset:
-    dataset, frame = copy.deepcopy(common), volume.frames[index]
+    dataset, frame, made = copy.deepcopy(common), volume.frames[index], modality_of(spec)
     dataset.SOPInstanceUID = frame.sop_uid
     dataset.InstanceNumber = index + 1
-    _place(dataset, frame)
-    dataset.PixelData = modality_of(spec).stored(volume.pixels[index]).astype("<i2").tobytes()
+    if frame.plane is not None:
+        _place(spec, dataset, frame.plane)
+    made.describe_slice(spec, dataset, index, volume.pixels[index])
+    dataset.PixelData = _little_endian(made.stored(spec, volume.pixels[index]))
     dataset.file_meta = _file_meta(dataset)
     return dataset
 
 
-def _place(dataset: Dataset, frame: Frame) -> None:
+def _multi_frame(spec: PhantomSpec, common: Dataset, volume: Volume) -> Dataset:
+    made = modality_of(spec)
+    common.SOPInstanceUID = volume.frames[0].sop_uid
+    common.InstanceNumber = 1
+    common.NumberOfFrames = len(volume.frames)
+    MULTI_FRAME[spec.modality](spec, common, volume)
+    common.PixelData = b"".join(_little_endian(made.stored(spec, image)) for image in volume.pixels)
+    common.file_meta = _file_meta(common)
+    return common
+
+
+def _little_endian(values: NDArray[np.integer[Any]]) -> bytes:
+    return values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def _place(spec: PhantomSpec, dataset: Dataset, plane: Plane) -> None:
     """Set the Image Plane module (PS3.3 C.7.6.2)."""
-    plane = frame.plane
-    assert plane is not None
-    dataset.ImagePositionPatient = _decimals(plane.position)
-    dataset.ImageOrientationPatient = _decimals(plane.orientation)
-    dataset.PixelSpacing = _decimals(plane.spacing)
+    dataset.ImagePositionPatient = decimals(plane.position)
+    dataset.ImageOrientationPatient = decimals(plane.orientation)
+    dataset.PixelSpacing = decimals(plane.spacing)
     dataset.SliceThickness = DSfloat(plane.thickness or 0.0, auto_format=True)
-    dataset.SliceLocation = DSfloat(plane.position[2], auto_format=True)
-
-
-def _decimals(values: tuple[float, ...]) -> list[DSfloat]:
-    return [DSfloat(value, auto_format=True) for value in values]
+    dataset.SliceLocation = DSfloat(slice_location(spec, plane), auto_format=True)
 
 
 def _file_meta(dataset: Dataset) -> FileMetaDataset:

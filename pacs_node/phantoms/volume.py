@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.phantoms import lesions
+from pacs_node.phantoms import planes as laid_out
 from pacs_node.phantoms.grid import Array, Grid
 from pacs_node.phantoms.modalities import MODALITIES, Modality
 from pacs_node.phantoms.spec import Phantom, PhantomSpec, require_one_of
@@ -29,54 +28,44 @@ def uid(spec: PhantomSpec, *facts: object) -> str:
 
 
 def modality_of(spec: PhantomSpec) -> Modality:
-    """Return the module that makes this modality; raises `InputError` where it has no such region or artefact, or is unknown itself."""
+    """Return the module that makes this modality; raises `InputError` where it has no such region, artefact or plane, or is unknown itself."""
     require_one_of("modality", spec.modality, MODALITIES)
     made = MODALITIES[spec.modality]
     require_one_of(f"region for {spec.modality}", spec.region, made.REGIONS)
     if spec.artefact is not None:
         require_one_of(f"artefact for {spec.modality}", spec.artefact, made.ARTEFACTS)
+    require_one_of(f"plane for {spec.modality}", spec.plane, made.PLANES)
     return made
 
 
 def planes(spec: PhantomSpec) -> tuple[Plane, ...]:
-    """Return where the slices lie, in order of rising z; the table moves along z, the gantry may be tilted (PS3.3 C.7.6.2)."""
+    """Return where the slices lie, in order of rising position along their normal."""
     region = modality_of(spec).REGIONS[spec.region]
-    wide, apart = spec.field_of_view or region.FIELD_OF_VIEW, spec.spacing or region.SPACING
-    pixel, tilt = wide / spec.rows, math.radians(spec.tilt)
-    down = (0.0, math.cos(tilt), -math.sin(tilt) or 0.0)
-    half = pixel * (spec.rows - 1) / 2
-    bottom = region.CENTRE - apart * (spec.slices - 1) / 2
-    orientation = (1.0, 0.0, 0.0, *down)
-    return tuple(
-        Plane((-half, -half * down[1], bottom + apart * index - half * down[2]), orientation, (pixel, pixel), spec.thickness or apart)
-        for index in range(spec.slices)
-    )
+    centre = (0.0, 0.0, region.CENTRE if spec.plane == "axial" else region.MIDDLE)
+    return laid_out.planes(spec, spec.field_of_view or region.FIELD_OF_VIEW, spacing(spec), centre)
+
+
+def spacing(spec: PhantomSpec) -> float:
+    """Return the distance of neighbouring slices, mm."""
+    return spec.spacing or modality_of(spec).REGIONS[spec.region].SPACING
 
 
 def scan_grid(spec: PhantomSpec) -> Grid:
-    """Return the coordinates of all voxels."""
-    places = planes(spec)
-    first, pixel = places[0], places[0].spacing[0]
-    along = np.arange(spec.rows) * pixel
-    x = (first.position[0] + along)[None, None, :]
-    y = (first.position[1] + along * first.orientation[4])[None, :, None]
-    z = np.array([place.position[2] for place in places])[:, None, None] + (along * first.orientation[5])[None, :, None]
-    shape = (1, spec.rows, spec.rows)
-    step = (spec.spacing or modality_of(spec).REGIONS[spec.region].SPACING, pixel, pixel)
-    return Grid(np.broadcast_to(x, shape).astype(np.float32), np.broadcast_to(y, shape).astype(np.float32), z.astype(np.float32), step)
+    """Return the coordinates of all voxels, in upright order."""
+    return laid_out.upright(planes(spec), spec, spacing(spec))
 
 
 def make_volume(spec: PhantomSpec) -> Phantom:
     """Make the volume of a phantom with its truth, without DICOM around it.
 
-    Raises `InputError` where the modality is unknown or lacks the region or artefact, or where the lesion does not fit.
+    Raises `InputError` where the modality is unknown or lacks the region, artefact or plane, or where the lesion does not fit.
     """
     made = modality_of(spec)
     streams = [np.random.default_rng([spec.seed, number]) for number in range(3)]  # anatomy, noise, lesion
     grid = scan_grid(spec)
-    body = made.anatomy(spec, grid, streams[0])
+    body = made.anatomy(spec, grid, streams[0]).turned(laid_out.ORIENTATIONS[spec.plane].axes)
     healthy = body.image + made.noise(spec, body, streams[1])
-    lesion = np.zeros(grid.shape, dtype=bool)
+    lesion = np.zeros(body.image.shape, dtype=bool)
     image = healthy
     if spec.lesion is not None:
         box, change, mask = lesions.plant(spec, body, healthy, streams[2])
@@ -92,20 +81,28 @@ def _scanned(spec: PhantomSpec, image: Array, foreground: NDArray[np.bool_], gri
     """Add the artefact, round and cut as the scanner does; the same for the image with and without the lesion."""
     made = modality_of(spec)
     image = made.finish(made.degrade(spec, image.copy(), foreground, grid))
-    if made.padded(spec):
-        half = grid.step[2] * spec.rows / 2
-        image[:, (np.hypot(grid.x, grid.y / planes(spec)[0].orientation[4]) > half)[0]] = np.nan
+    blank = made.blank(spec, grid)
+    if blank is not None:
+        image[:, blank] = np.nan
     return image
 
 
 def _volume(spec: PhantomSpec, made: Modality, image: Array) -> Volume:
-    frames = tuple(Frame(uid(spec, "instance", index), made.SOP_CLASS_UID, None, plane) for index, plane in enumerate(planes(spec)))
+    frames = tuple(_frame(spec, made, index, plane) for index, plane in enumerate(planes(spec)))
     return Volume(
         pixels=image,
         unit=made.UNIT,
         frames=frames,
         modality=spec.modality,
         series_uid=uid(spec, "series"),
-        frame_of_reference_uid=uid(spec, "frame of reference"),
+        frame_of_reference_uid=uid(spec, "frame of reference") if made.LOCATED else None,
         synthetic=True,
     )
+
+
+def _frame(spec: PhantomSpec, made: Modality, index: int, plane: Plane) -> Frame:
+    """Return where a slice is stored: in an object of its own, or as a frame of the only one."""
+    place, apart = (plane, None) if made.LOCATED else (None, plane.spacing)
+    if spec.enhanced:
+        return Frame(uid(spec, "instance", 0), made.MULTI_FRAME_UID, index + 1, place, apart)
+    return Frame(uid(spec, "instance", index), made.SOP_CLASS_UID, None, place, apart)

@@ -40,3 +40,17 @@ def test_a_bad_option_is_one_clear_error_and_writes_nothing(tmp_path: Path, opti
     assert isinstance(result.exception, InputError)
     assert value in str(result.exception) and "\n" not in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_it_makes_other_modalities_and_multi_frame_objects(tmp_path: Path) -> None:
+    options = ["--modality", "MR", "--sequence", "FLAIR", "--plane", "coronal", "--enhanced", "--slices", "2"]
+    result = CliRunner().invoke(app(), ["phantom", "--out", str(tmp_path), *options])
+    assert result.exit_code == 0, result.output
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.dcm")] == ["mr-brain-flair-coronal-plain-enhanced-0/IM0001.dcm"]
+    assert "1 study, 1 files" in result.output
+
+
+def test_ultrasound_has_as_many_images_as_usual(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app(), ["phantom", "--out", str(tmp_path), "--modality", "US", "--colour"])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "us-breast-plain-colour-0").iterdir())) == 4

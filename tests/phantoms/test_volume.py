@@ -7,9 +7,10 @@ import pytest
 from scipy import ndimage
 
 from pacs_node.errors import InputError
-from pacs_node.phantoms import ARTEFACTS, LESIONS, MODALITIES, Phantom, PhantomSpec, make_volume
+from pacs_node.phantoms import LESIONS, MODALITIES, Phantom, PhantomSpec, make_volume
 
 REGIONS = tuple(MODALITIES["CT"].REGIONS)
+ARTEFACTS = MODALITIES["CT"].ARTEFACTS
 SMALL = PhantomSpec(slices=8, rows=128)
 
 
@@ -149,7 +150,9 @@ def test_frames_lie_in_geometric_order_with_the_asked_spacing_and_tilt(tilt: flo
     ("options", "words"),
     [
         ({"lesion": "blob"}, "ellipsoid, mass_effect, texture, missing_structure"),
-        ({"artefact": "ghost"}, "motion, metal, noise, truncation"),
+        ({"artefact": "ghost"}, "motion, metal, noise, truncation, bias_field"),
+        ({"sequence": "T9"}, "sequence 'T9' is unknown: choose one of T1, T2, FLAIR"),
+        ({"plane": "oblique"}, "axial, sagittal, coronal"),
         ({"rows": 20}, "rows 20 is out of range"),
         ({"slices": 0}, "slices 0 is out of range"),
         ({"contrast": float("nan")}, "contrast nan is out of range"),
@@ -164,7 +167,12 @@ def test_a_bad_option_is_refused_with_what_is_allowed(options: dict[str, object]
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"modality": "XX"}, "modality 'XX' is unknown: choose one of CT"), ({"region": "foot"}, "region for CT 'foot'.*head, body")],
+    [
+        ({"modality": "XX"}, "modality 'XX' is unknown: choose one of CT, MR, PT, US"),
+        ({"region": "foot"}, "region for CT 'foot'.*head, body"),
+        ({"plane": "coronal"}, "plane for CT 'coronal'.*axial"),
+        ({"artefact": "bias_field"}, "artefact for CT 'bias_field'.*motion, metal, noise, truncation"),
+    ],
 )
 def test_what_no_modality_offers_is_refused_when_it_is_made(options: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
