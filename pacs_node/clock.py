@@ -15,8 +15,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from pacs_node.journey import House
 from pacs_node.journey.assemble import assemble
 from pacs_node.journey.deliver import deliver
+from pacs_node.journey.leases import reap
 from pacs_node.journey.receive import note_quarantined, receive
-from pacs_node.journey.run_job import reap
 
 _ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
 _MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
@@ -70,7 +70,7 @@ def send_to(name: str) -> Callable[[House], None]:
     return run
 
 
-GATHER = Duty("gather", timedelta(milliseconds=250), gather)
+GATHER = Duty("gather", timedelta(milliseconds=400), gather)
 
 
 def duties(house: House) -> tuple[Duty, ...]:
@@ -79,7 +79,7 @@ def duties(house: House) -> tuple[Duty, ...]:
         GATHER,
         Duty("watch", timedelta(seconds=2), watch),
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
-        *(Duty(f"deliver to {name}", timedelta(milliseconds=500), send_to(name)) for name in house.settings.destinations),
+        *(Duty(f"deliver to {name}", timedelta(seconds=1), send_to(name)) for name in house.settings.destinations),
     )
 
 

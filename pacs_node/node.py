@@ -100,7 +100,7 @@ def refuse_unsupported(settings: Settings, file: Path | str = "configuration") -
 def make_house(settings: Settings, rules: Rules | None = None) -> House:
     """Open the database and the spool, with ``rules`` or those of the file; raises `ConfigError` where the file is wrong."""
     from pacs_node import journey
-    from pacs_node.analysis.bundle import available
+    from pacs_node.analysis.installed import available
     from pacs_node.database.engine import Store, database_url
     from pacs_node.reception.spool import Spool
 
@@ -112,7 +112,7 @@ def make_house(settings: Settings, rules: Rules | None = None) -> House:
 def read_rules(settings: Settings) -> Rules:
     """Read and check the rules in force; raises `ConfigError`."""
     from pacs_node import journey
-    from pacs_node.analysis.bundle import available
+    from pacs_node.analysis.installed import available
     from pacs_node.routing import load
 
     bundles, file = available(journey.models_folder(settings)), journey.rules_file(settings)
@@ -308,9 +308,10 @@ def _follow_rules(house: House, reload: threading.Event) -> None:
 
 
 def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
-    from pacs_node.analysis.bundle import available
+    from pacs_node.analysis.installed import available
     from pacs_node.journey import models_folder
-    from pacs_node.journey.run_job import Bundles, Worker, recover, run_job
+    from pacs_node.journey.leases import recover
+    from pacs_node.journey.run_job import Bundles, Worker, run_job
 
     house = make_house(orders.settings, orders.rules)
     worker = Worker(f"{socket.gethostname()}:{orders.name}", Bundles(orders.device, lambda: available(models_folder(orders.settings))))

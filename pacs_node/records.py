@@ -242,6 +242,7 @@ class Finding:
 
 # --- results -----------------------------------------------------------------------------------------------------------
 
+DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "sc"))  # by kind of destination
 RESULT_KINDS = ("sr", "pm", "seg", "sc", "raw", "denoised", "ko", "notice")
 
 

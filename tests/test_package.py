@@ -45,3 +45,11 @@ def test_only_the_agreed_names_stand_at_the_top() -> None:
 def test_the_command_line_starts_without_loading_the_models_library() -> None:
     line = "import sys, pacs_node.cli; print([name for name in ('torch', 'highdicom', 'sqlalchemy', 'pynetdicom') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_core_and_the_parent_load_neither_torch_nor_the_result_builders() -> None:
+    line = (
+        "import sys; from pacs_node import node, clock; from pacs_node.config import load_settings; node.read_rules(load_settings(None)); "
+        "from pacs_node.journey import deliver, leases; print([name for name in ('torch', 'highdicom', 'scipy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip() == "[]"

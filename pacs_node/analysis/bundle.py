@@ -23,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pacs_node.analysis.manifest import BASELINES, CALIBRATION, MODEL, WEIGHTS, Manifest, read_manifest, sha256
+from pacs_node.analysis.installed import MODEL
+from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
 from pacs_node.analysis.statement import CalibrationFile, read_calibration
 from pacs_node.autoencoder.baselines import Baselines
 from pacs_node.autoencoder.network import Network
@@ -51,13 +52,6 @@ class Bundle:
     def name(self) -> str:
         """The bundle's name."""
         return self.manifest.name
-
-
-def available(folder: Path) -> dict[str, Path]:
-    """Return the bundles in a folder of bundles: name of the subfolder to its path, in alphabetical order; nothing is loaded."""
-    if not folder.is_dir():
-        return {}
-    return {path.name: path for path in sorted(folder.iterdir()) if (path / MODEL).is_file()}
 
 
 def load(folder: Path) -> Bundle:

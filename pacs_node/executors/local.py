@@ -130,7 +130,7 @@ def receive_orders(stop: threading.Event) -> object:
     return orders
 
 
-def work(run_one: Callable[[], bool], stop: threading.Event, idle_seconds: float = 0.25) -> None:
+def work(run_one: Callable[[], bool], stop: threading.Event, idle_seconds: float = 0.5) -> None:
     """Run the worker's loop: claim and run jobs until ``stop``; ``run_one`` returns False where nothing waited."""
     while not stop.is_set():
         if not run_one():

@@ -6,6 +6,7 @@
     assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
+    leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     operate.py     retry, release, cancel      what operators do, audited
 
 Every step has the same shape: read what is due, do the slow work without a transaction, then commit the next state in one short

@@ -25,7 +25,7 @@ from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House
 from pacs_node.journey.receive import is_mixed
 from pacs_node.monitoring.logs import study_tag
-from pacs_node.results.builders import DEFAULT_KINDS
+from pacs_node.records import DEFAULT_KINDS
 
 _PUT_OFF = timedelta(minutes=5)
 

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,18 +20,18 @@ from sqlalchemy.orm import Session
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.database import deliveries, jobs, studies
-from pacs_node.database.alerts import audit, clear_alert, raise_alert
+from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
 from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import BundleError, NotAnalysable, PacsNodeError
-from pacs_node.executors.retry import Again, Fault, Park, decide
+from pacs_node.executors.retry import Fault
 from pacs_node.journey import House
 from pacs_node.journey.build import Built, Part, Task, build_variant, sources_of, variants
+from pacs_node.journey.leases import LEASE, decide_after
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import Finding, Notice, NoticeStatus, PriorReport, Run
 
-LEASE = timedelta(seconds=60)
 BEAT = 10.0  # seconds between signs of life
 
 
@@ -109,28 +109,6 @@ def run_job(house: House, worker: Worker) -> bool:
         log.error("job crashed", traceback=traceback.format_exc())
         _end_badly(house, worker, task, Fault.CRASHED, f"{type(error).__name__}: {error}")
     return True
-
-
-def recover(house: House, worker: str, moment: datetime) -> int:
-    """Give back the jobs that a dead process of this name left running; returns how many."""
-    with house.store.write() as session:
-        left = jobs.running_of(session, worker)
-        for job in left:
-            _decide(house, session, job, Fault.WORKER_DIED, "its process ended", moment)
-    return len(left)
-
-
-def reap(house: House, moment: datetime) -> int:
-    """Give back the jobs whose worker has been silent for a whole lease; returns how many."""
-    with house.store.read() as session:
-        if not jobs.expired(session, moment):
-            return 0
-    with house.store.write() as session:
-        left = jobs.expired(session, moment)
-        for job in left:
-            house.log.warning("lease expired", job=job.id, worker=job.worker)
-            _decide(house, session, job, Fault.WORKER_DIED, f"worker {job.worker} gave no sign of life", moment)
-    return len(left)
 
 
 # --- taking a job out of the database ------------------------------------------------------------------------------------
@@ -296,19 +274,7 @@ def _end_badly(house: House, worker: Worker, task: Task, fault: Fault, message: 
     with house.store.write() as session:
         job = jobs.still_mine(session, task.job_id, worker.name)
         if job is not None:
-            _decide(house, session, job, fault, message, house.clock())
-
-
-def _decide(house: House, session: Session, job: JobRow, fault: Fault, message: str, moment: datetime) -> None:
-    """Queue or park a job after a bad end."""
-    decision = decide(fault, job.attempts, message, moment)
-    if isinstance(decision, Again):
-        jobs.requeue(job, decision.at, f"{fault.value}: {message}")
-        return
-    assert isinstance(decision, Park)
-    jobs.finish(job, JobState.PARKED, moment, decision.why)
-    if raise_alert(session, "parked", f"job {job.id}", f"job {job.id} was parked: {decision.why}. After mending: `pacs-node retry job {job.id}`", moment):
-        house.log.error("alert", kind="parked", job=job.id, message=decision.why)
+            decide_after(house, session, job, fault, message, house.clock())
 
 
 def tell_failure(house: House) -> bool:

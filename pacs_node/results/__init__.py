@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from pacs_node.results.builders import BUILDERS, DEFAULT_KINDS, PLANNED, build
+from pacs_node.records import DEFAULT_KINDS
+from pacs_node.results.builders import BUILDERS, PLANNED, build
 from pacs_node.results.check import check, check_all
 from pacs_node.results.files import save
 from pacs_node.results.request import BuildRequest

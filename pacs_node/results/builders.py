@@ -42,7 +42,6 @@ BUILDERS: dict[str, Builder] = {
     "notice": Builder(EnhancedSRStorage, 4, build_notice, _always),
 }
 PLANNED = ("seg", "raw", "denoised", "ko")
-DEFAULT_KINDS: dict[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "sc"))
 
 
 def build(request: BuildRequest) -> tuple[ResultObject, ...]:

@@ -11,7 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from pacs_node import node, results
-from pacs_node.analysis.bundle import Bundle, available, load
+from pacs_node.analysis.bundle import Bundle, load
+from pacs_node.analysis.installed import available
 from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Retention, Settings
 from pacs_node.database.engine import Store, database_url
 from pacs_node.database.tables import StudyRow

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from pacs_node import node, routing
-from pacs_node.analysis.bundle import available
+from pacs_node.analysis.installed import available
 from pacs_node.config import Settings, parse_duration
 from pacs_node.database import studies
 from pacs_node.database.tables import StudyRow

@@ -10,7 +10,8 @@ from rich.progress import Progress
 
 from pacs_node import results
 from pacs_node.analysis import pipeline
-from pacs_node.analysis.bundle import Bundle, available, load
+from pacs_node.analysis.bundle import Bundle, load
+from pacs_node.analysis.installed import available
 from pacs_node.config import Settings
 from pacs_node.errors import InputError, NotAnalysable
 from pacs_node.journey import models_folder

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pacs_node.analysis import bundle as bundles
+from pacs_node.analysis import installed
 from pacs_node.analysis.manifest import read_manifest
 from pacs_node.config import shipped
 from pacs_node.dicom.uids import is_valid_uid
@@ -44,8 +45,8 @@ def test_the_files_block_is_replaced_wherever_it_stands(tiny: Path) -> None:
 
 def test_available_lists_folders_with_a_model_yaml(tiny: Path) -> None:
     (tiny.parent / "notes").mkdir()
-    assert bundles.available(tiny.parent) == {"tiny": tiny}
-    assert bundles.available(tiny.parent / "nowhere") == {}
+    assert installed.available(tiny.parent) == {"tiny": tiny}
+    assert installed.available(tiny.parent / "nowhere") == {}
 
 
 def test_the_algorithm_changes_with_the_models_bytes_and_not_with_its_folder(tiny: Path, tmp_path: Path) -> None:

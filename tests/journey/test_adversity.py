@@ -18,8 +18,8 @@ from pacs_node.delivery import folder as folder_delivery
 from pacs_node.errors import BundleError, OutOfScope, ResultRejected
 from pacs_node.journey import build
 from pacs_node.journey.deliver import recover
+from pacs_node.journey.leases import reap
 from pacs_node.journey.operate import release
-from pacs_node.journey.run_job import reap
 from pacs_node.records import Sender
 from tests.journey.support import Town, ct_slice, ct_study, encode_body
 
