@@ -119,6 +119,9 @@ def _copy(source: Dataset, target: Dataset, left_out: Collection[int | None] = (
             target[tag] = source.get_item(tag)
 
 
+_OF_THE_OBJECT = tuple(tag_for_keyword(keyword) for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"))
+
+
 def _frame(base: Dataset, group: Dataset) -> Dataset:
     frame = Dataset()
     _copy(base, frame)
@@ -139,10 +142,13 @@ def _frame(base: Dataset, group: Dataset) -> Dataset:
 
 
 def _merge(target: Dataset, group: Dataset) -> None:
-    """Copy what the macros of a group of functional groups hold (the first item of each) to the top level of ``target``."""
+    """Copy what the macros of a group of functional groups hold (the first item of each) to the top level of ``target``.
+
+    Private macros are left alone: some hold whole datasets of other objects (Philips (2005,140F)), UIDs included.
+    """
     for macro in group:
-        if macro.VR == "SQ" and macro.value:
-            _copy(macro.value[0], target)
+        if macro.VR == "SQ" and not macro.tag.is_private and macro.value:
+            _copy(macro.value[0], target, _OF_THE_OBJECT)
 
 
 def _as_single_frame_pet(frame: Dataset) -> None:

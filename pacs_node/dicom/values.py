@@ -149,6 +149,8 @@ def _in_macros(group: Dataset, key: Key) -> Iterator[Value]:
         yield from direct
         return
     for tag in list(group.keys()):
+        if tag.is_private and key.parts[0].creator is None:
+            continue  # some makers keep whole datasets of other objects in private macros
         for item in _items(_element(group, tag)):
             yield from _along(item, key.parts)
 

@@ -12,11 +12,11 @@ from pacs_node.dicom.header import text_of
 from pacs_node.records import Finding
 from pacs_node.results import codes as ours
 from pacs_node.results.drawing import Page, slice_page, text_page
-from pacs_node.results.identity import Label, copied_element, finish, local_time
+from pacs_node.results.identity import Label, add_request_attributes, copied_element, finish, local_time
 from pacs_node.results.lossiness import add_lossiness
-from pacs_node.results.references import referenced_series, references_to
+from pacs_node.results.references import frame_numbers, image_items, referenced_series, references_to
 from pacs_node.results.request import BuildRequest, finding_of
-from pacs_node.results.wording import UNCALIBRATED_HERE, algorithm_line, calibration_line, completeness_line, score_line, standing_line, top_slices
+from pacs_node.results.wording import UNCALIBRATED_HERE, algorithm_line, calibration_line, completeness_line, images_line, score_line, standing_line, top_slices
 
 MOST_SLICES = 5
 
@@ -25,13 +25,13 @@ def build_capture(request: BuildRequest, companions: Mapping[str, Dataset]) -> D
     """Build the secondary capture of a finding."""
     del companions
     finding = finding_of(request, "sc")
-    tops = top_slices(finding)[:MOST_SLICES]
+    tops = top_slices(finding, request.sources.analysed)[:MOST_SLICES]
     pages = [summary_page(request, finding), *(slice_page(finding, top) for top in tops)]
     label = Label("sc", MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", 2, f"{algorithm_line(finding.algorithm)} anomaly pictures")
     dataset = Dataset()
     _add_image(dataset, request)
     _add_pixels(dataset, pages)
-    _add_vectors(dataset, ["summary", *(f"slice {top.index + 1}" for top in tops)])
+    _add_vectors(dataset, ["summary", *(top.called.label for top in tops)])
     return finish(dataset, request, label)
 
 
@@ -50,7 +50,7 @@ def summary_rows(request: BuildRequest, finding: Finding) -> list[tuple[str, str
     header, run, volume = request.header, request.run, finding.volume
     date = text_of(header, "StudyDate")
     study = (f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 else date, text_of(header, "StudyDescription"))
-    series = (text_of(header, "SeriesNumber"), text_of(header, "SeriesDescription"), f"{volume.modality}, {len(volume.frames)} slices")
+    series = (text_of(header, "SeriesNumber"), text_of(header, "SeriesDescription"), images_line(volume))
     rows = [
         ("Study", " · ".join(part for part in study if part)),
         ("Series", " · ".join(part for part in series if part)),
@@ -59,7 +59,7 @@ def summary_rows(request: BuildRequest, finding: Finding) -> list[tuple[str, str
         ("Run", f"{run.number} · {local_time(request):%Y-%m-%d %H:%M} · pipeline {run.pipeline}"),
         ("Completeness", completeness_line(run)),
     ]
-    rows += [("Stands out", top.line) for top in top_slices(finding)[:MOST_SLICES]]
+    rows += [("Stands out", top.line) for top in top_slices(finding, request.sources.analysed)[:MOST_SLICES]]
     return rows + [("Remark", remark) for remark in dict.fromkeys((*volume.remarks, *finding.remarks))]
 
 
@@ -78,25 +78,32 @@ def _add_image(dataset: Dataset, request: BuildRequest) -> None:
     dataset.DerivationDescription = "Pictures of slices with anomaly heat by an AI algorithm, research use"
     sources = references_to(request.sources.analysed)
     dataset.SourceImageSequence = []
-    for source in sources:
-        item = source.item()
+    for item in image_items(sources, frame_numbers(request.sources.analysed, finding_of(request, "sc").volume.frames)):
         item.PurposeOfReferenceCodeSequence = [ours.item_of(ours.SOURCE_FOR_PROCESSING)]
         dataset.SourceImageSequence.append(item)
     dataset.ReferencedSeriesSequence = referenced_series(sources)
-    for keyword in ("RequestAttributesSequence", "BodyPartExamined", "Laterality"):
+    add_request_attributes(dataset, request.header)
+    for keyword in ("BodyPartExamined", "Laterality"):
         element = copied_element(request.header, keyword)
         if element is not None:
             dataset.add(element)
-    _mend_laterality(dataset)
+    _mend_laterality(dataset, request.header)
     add_lossiness(dataset, request.sources.analysed)
 
 
-def _mend_laterality(dataset: Dataset) -> None:
-    """Laterality (Type 2C) is absent for a body part that exists once, and there, if need be empty, for any other or an unknown one."""
-    if text_of(dataset, "BodyPartExamined") in ours.UNPAIRED:
+def _mend_laterality(dataset: Dataset, header: Dataset) -> None:
+    """Laterality (Type 2C) is absent for a body part that exists once, and there, if need be empty, for any other or an unknown one.
+
+    Enhanced objects give body part and side by frame, as codes.
+    """
+    term = text_of(dataset, "BodyPartExamined") or ours.body_part_term(header)
+    if term:
+        dataset.BodyPartExamined = term
+    if term in ours.UNPAIRED:
         dataset.pop("Laterality", None)
     elif "Laterality" not in dataset:
-        dataset.Laterality = None
+        side = ours.frame_laterality(header)
+        dataset.Laterality = side if side in ("R", "L") else None
 
 
 def _add_pixels(dataset: Dataset, pages: list[Page]) -> None:

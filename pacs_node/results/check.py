@@ -9,14 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage, MultiFrameTrueColorSecondaryCaptureImageStorage, ParametricMapStorage
 
-from pacs_node.dicom.header import identity, text_of
+from pacs_node.dicom import values as looking_up
+from pacs_node.dicom.header import identity, number_of, text_of
 from pacs_node.dicom.uids import is_valid_uid
 from pacs_node.records import ResultObject, Sources
 from pacs_node.results.identity import MODEL_NAME
 from pacs_node.results.modules import COPIED, STUDY, TYPE_2
+from pacs_node.results.naming import frames_of
 from pacs_node.results.references import reference_to
 
 _REPORTS = (Comprehensive3DSRStorage, EnhancedSRStorage)
@@ -119,14 +122,20 @@ def _uids(case: _Case) -> Iterator[str]:
         yield "SeriesInstanceUID is that of a received series"
 
 
-def _pointers(dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Yield (SOP Instance UID, SOP Class UID) of every reference below ``dataset``."""
-    if "ReferencedSOPInstanceUID" in dataset:
-        yield text_of(dataset, "ReferencedSOPInstanceUID"), text_of(dataset, "ReferencedSOPClassUID")
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    """Yield ``dataset`` and every item below it."""
+    yield dataset
     for element in dataset:
         if element.VR == "SQ":
             for item in element.value:
-                yield from _pointers(item)
+                yield from _items(item)
+
+
+def _pointers(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Yield (SOP Instance UID, SOP Class UID) of every reference below ``dataset``."""
+    for item in _items(dataset):
+        if "ReferencedSOPInstanceUID" in item:
+            yield text_of(item, "ReferencedSOPInstanceUID"), text_of(item, "ReferencedSOPClassUID")
 
 
 def _references(case: _Case) -> Iterator[str]:
@@ -202,17 +211,46 @@ def _pixels(case: _Case) -> Iterator[str]:
 
 
 def _places(case: _Case) -> Iterator[str]:
-    """Every frame of a map lies in the plane of the slice that it was made from."""
+    """Every frame of a map lies in the plane of the slice, or of the frame of an enhanced object, that it was made from."""
     headers = {text_of(header, "SOPInstanceUID"): header for header in case.sources}
+    known: dict[str, tuple[_Vectors, _Vectors]] = {}
     for number, frame in enumerate(case.dataset.get("PerFrameFunctionalGroupsSequence") or (), start=1):
         source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        header = headers.get(text_of(source, "ReferencedSOPInstanceUID"))
-        if header is None or "ImagePositionPatient" not in header or "ImageOrientationPatient" not in header:
-            continue  # a missing source is said by another rule; a multi-frame source has its planes in functional groups
-        axes = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
-        offset = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float) - np.array(header.ImagePositionPatient, dtype=float)
-        if abs(float(np.cross(*axes) @ offset)) > _PLANE_TOLERANCE:
+        uid = text_of(source, "ReferencedSOPInstanceUID")
+        if uid not in headers:
+            continue  # said by another rule
+        if uid not in known:
+            known[uid] = _vectors(headers[uid], _POSITION), _vectors(headers[uid], _ORIENTATION)
+        index = (number_of(source, "ReferencedFrameNumber") or 1) - 1
+        position, orientation = (_of_frame(vectors, index) for vectors in known[uid])
+        if position is None or orientation is None:
+            continue  # a place that the source gives in another way cannot be compared
+        offset = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, dtype=float) - position
+        if abs(float(np.cross(*orientation.reshape(2, 3)) @ offset)) > _PLANE_TOLERANCE:
             yield f"frame {number} does not lie in the plane of its source slice"
 
 
-_RULES = (_attributes, _same_patient_and_study, _uids, _references, _evidence, _equipment, _pixels, _places)
+_Vectors = list[NDArray[np.float64]]  # one for the object, or one for each of its frames
+_POSITION, _ORIENTATION = looking_up.parse_key("ImagePositionPatient"), looking_up.parse_key("ImageOrientationPatient")
+
+
+def _vectors(header: Dataset, key: looking_up.Key) -> _Vectors:
+    return [np.array([float(value) for value in place], dtype=np.float64) for place in looking_up.places(header, key)]
+
+
+def _of_frame(vectors: _Vectors, index: int) -> NDArray[np.float64] | None:
+    vector = vectors[0] if len(vectors) == 1 else vectors[index] if index < len(vectors) else None
+    return vector if vector is not None and vector.size in (3, 6) else None
+
+
+def _frames(case: _Case) -> Iterator[str]:
+    """A reference to frames is one to frames that the object has."""
+    counts = {text_of(header, "SOPInstanceUID"): frames_of(header) for header in (*case.sources, *case.companions)}
+    for item in _items(case.dataset):
+        for text in filter(str.isdecimal, text_of(item, "ReferencedFrameNumber").split("\\")):
+            uid = text_of(item, "ReferencedSOPInstanceUID")
+            if not 1 <= int(text) <= counts.get(uid, int(text)):
+                yield f"there is no frame {text} in {uid}"
+
+
+_RULES = (_attributes, _same_patient_and_study, _uids, _references, _evidence, _equipment, _pixels, _places, _frames)

@@ -9,6 +9,7 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from pacs_node.dicom import values as looking_up
 from pacs_node.dicom.header import text_of
 from pacs_node.records import NoticeStatus, Population, Verdict
 
@@ -37,6 +38,7 @@ def item_of(code: Code) -> Dataset:
 
 SCORE = private("SCORE", "Anomaly score")
 SLICE_SCORE = private("SLICE-SCORE", "Anomaly score of a slice")
+IMAGE_SCORE = private("IMAGE-SCORE", "Anomaly score of an image")
 SCORE_PART = private("SCORE-PART", "Part of the anomaly score")
 P_VALUE = private("P-VALUE", "Conformal p-value among the calibration studies")
 THRESHOLD = private("THRESHOLD", "Threshold of the anomaly score")
@@ -116,6 +118,7 @@ PROCEDURES = {
     "CT": Code("25045-6", "LN", "CT unspecified body region"),
     "MR": Code("25056-3", "LN", "MRI unspecified body region"),
     "PT": Code("44136-0", "LN", "PET unspecified body region"),
+    "US": Code("25061-3", "LN", "US unspecified body region"),  # CID 100 is extensible and has none for ultrasound
 }
 ANY_PROCEDURE = Code("363679005", "SCT", "Imaging procedure")
 
@@ -134,9 +137,45 @@ MODALITIES = {
 
 
 def finding_site(header: Dataset) -> Code | None:
-    """Return the anatomic region that Body Part Examined names, None where it is absent or no term we know."""
-    term = "".join(char for char in text_of(header, "BodyPartExamined").upper() if char.isalnum())
+    """Return the anatomic region that a header names by term or, as enhanced objects do, by code; None where it names none that we know."""
+    return _body_part(text_of(header, "BodyPartExamined")) or _anatomic_region(header)
+
+
+def _body_part(text: str) -> Code | None:
+    term = "".join(char for char in text.upper() if char.isalnum())
     return Code(BODY_PARTS[term][0], "SCT", BODY_PARTS[term][1]) if term in BODY_PARTS else None
+
+
+_REGION = tuple(looking_up.parse_key(f"AnatomicRegionSequence.{keyword}") for keyword in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning"))
+
+
+def _anatomic_region(header: Dataset) -> Code | None:
+    """Return Anatomic Region Sequence (0008,2218) of the object or of its first frame (PS3.3 C.7.6.16.2.8), older codes by their meaning."""
+    scheme, value, meaning = (str(next(iter(looking_up.places(header, key)[0]), "")) for key in _REGION)
+    if scheme == "SCT" and value and meaning and len(meaning) <= 64 and value.isdigit():
+        return Code(value, scheme, meaning)
+    return _body_part(meaning)
+
+
+def body_part_term(header: Dataset) -> str:
+    """Return the defined term of Body Part Examined for the region that a header names, ``""`` where there is none."""
+    site = finding_site(header)
+    return next((term for term, (value, _) in BODY_PARTS.items() if site is not None and site.value == value), "")
+
+
+_LATERALITIES = tuple(looking_up.parse_key(keyword) for keyword in ("FrameLaterality", "ImageLaterality", "Laterality"))
+
+
+def frame_laterality(header: Dataset) -> str:
+    """Return Frame Laterality (0020,9072) for a map of these images: R, L, B or U.
+
+    As the source says it for all its frames; where it does not, U, but B for the breasts, which a slice through the chest shows both.
+    """
+    for key in _LATERALITIES:
+        said = {str(value).upper() for place in looking_up.places(header, key) for value in place}
+        if len(said) == 1 and said <= {"R", "L", "B", "U"}:
+            return said.pop()
+    return "B" if body_part_term(header) == "BREAST" else "U"
 
 
 def procedure_reported(header: Dataset) -> Code:

@@ -10,7 +10,7 @@ highdicom's content items and templates are put together here, once. Order withi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import highdicom.sr as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from pacs_node.dicom.header import text_of
 from pacs_node.dicom.uids import node_device_uid
@@ -51,9 +51,9 @@ def text_item(name: Code, value: str) -> Dataset:
     return item
 
 
-def image_item(name: Code, reference: Reference, frame: int | None = None) -> Dataset:
-    """Return an IMAGE item that its parent contains; ``frame`` is 1-based."""
-    item: Dataset = hd.ImageContentItem(name, reference.sop_class_uid, reference.sop_uid, frame, relationship_type=CONTAINS)
+def image_item(name: Code, reference: Reference, frames: Sequence[int] | None = None) -> Dataset:
+    """Return an IMAGE item that its parent contains; ``frames`` are 1-based, None: the whole object."""
+    item: Dataset = hd.ImageContentItem(name, reference.sop_class_uid, reference.sop_uid, frames, relationship_type=CONTAINS)
     return item
 
 
@@ -64,22 +64,26 @@ def container(name: Code, children: Iterable[Dataset]) -> Dataset:
     return item
 
 
-def image_library(headers: Sequence[Dataset]) -> Dataset:
-    """Return TID 1600: the images by series, with what all images of a series share (TID 1602) said once for the series."""
+def image_library(headers: Sequence[Dataset], numbers: Mapping[str, Sequence[int]] | None = None) -> Dataset:
+    """Return TID 1600: the images by series, with what all images of a series share (TID 1602) said once for the series.
+
+    ``numbers``: which frames of multi-frame objects are meant, see `frame_numbers`.
+    """
     groups: dict[str, list[Dataset]] = {}
     for header in headers:
         groups.setdefault(text_of(header, "SeriesInstanceUID"), []).append(header)
-    return container(codes.DCM.ImageLibrary, [_library_group(group) for group in groups.values()])
+    return container(codes.DCM.ImageLibrary, [_library_group(group, numbers or {}) for group in groups.values()])
 
 
-def _library_group(headers: Sequence[Dataset]) -> Dataset:
+def _library_group(headers: Sequence[Dataset], numbers: Mapping[str, Sequence[int]]) -> Dataset:
     first, items = headers[0], []
     modality = ours.modality(first)
     if modality is not None:
         items.append(hd.CodeContentItem(codes.DCM.Modality, modality, _CONTEXT))
     if frame_of_reference := text_of(first, "FrameOfReferenceUID"):
         items.append(hd.UIDRefContentItem(codes.DCM.FrameOfReferenceUID, frame_of_reference, _CONTEXT))
-    items += [image_item(codes.SCT.Source, reference_to(header)) for header in headers]
+    references = [reference_to(header) for header in headers]
+    items += [image_item(codes.SCT.Source, reference, numbers.get(reference.sop_uid)) for reference in references]
     return container(codes.DCM.ImageLibraryGroup, items)
 
 
@@ -153,7 +157,7 @@ def _stand_in(reference: Reference) -> Dataset:
     """Return a header with the UIDs of an instance and an empty patient: what is odd in a source never reaches a constructor."""
     header = Dataset()
     header.StudyInstanceUID, header.SeriesInstanceUID = reference.study_uid, reference.series_uid
-    header.SOPClassUID, header.SOPInstanceUID = reference.sop_class_uid, reference.sop_uid
+    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, reference.sop_uid  # highdicom knows no retired classes
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
         setattr(header, keyword, "")
     return header

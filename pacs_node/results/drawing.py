@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pacs_node.records import Finding
 from pacs_node.results import panels
+from pacs_node.results.modalities import manner_of
 from pacs_node.results.panels import SIZE
 from pacs_node.results.wording import Slice, algorithm_line, number, score_line, to_ascii
 
@@ -137,7 +138,7 @@ def text_page(title: str, verdict: str, rows: Sequence[tuple[str, str]]) -> Page
 
 def slice_page(finding: Finding, top: Slice) -> Page:
     """Draw the page of one slice."""
-    canvas, scale = Canvas(), panels.SCALES[finding.heat_calibrated]
+    canvas, scale, manner = Canvas(), panels.SCALES[finding.heat_calibrated], manner_of(finding.volume)
     _write_head(canvas, finding, top)
     grey = panels.anatomy(finding, top.index)
     canvas.paste((LEFT, PANEL_TOP), panels.overlay(grey, panels.heat(finding, top.index), scale))
@@ -145,22 +146,29 @@ def slice_page(finding: Finding, top: Slice) -> Page:
     canvas.write((LEFT, PANEL_TOP - 34), "original with heat", _SMALL, _GREY)
     canvas.write((RIGHT, PANEL_TOP - 34), "reconstruction by the model (synthetic)", _SMALL, _GREY)
     plane = finding.volume.frames[top.index].plane
-    if plane is not None:
+    if plane is not None and manner.in_patient:
         for left in (LEFT, RIGHT):
             _write_letters(canvas, left, panels.edge_letters(plane))
     _draw_scale(canvas, scale)
-    centre, width = finding.window
-    caption = f"{scale.caption} Window centre {number(centre)}, width {number(width)}. Not for measurements."
+    caption = f"{scale.caption} {window_line(finding)} Not for measurements."
     for row, line in enumerate(canvas.wrapped(caption, _SMALL, SIZE)[:4]):
         canvas.write((RIGHT, PANEL_TOP + SIZE + 14 + row * (_SMALL + 7)), line, _SMALL, _GREY)
     return canvas.page()
 
 
+def window_line(finding: Finding) -> str:
+    """Say the display window, with what its numbers are."""
+    (centre, width), manner = finding.window, manner_of(finding.volume)
+    unit = f" {manner.unit}" if manner.unit else ""
+    return f"Window centre {number(centre)}, width {number(width)}{unit}{', dark is high' if manner.dark_is_high else ''}."
+
+
 def _write_head(canvas: Canvas, finding: Finding, top: Slice) -> None:
     canvas.write((LEFT, 14), BANNER, _MEDIUM, _AMBER)
-    canvas.write((WIDTH - MARGIN, 14), top.name.replace(", position", " ·"), _MEDIUM, anchor="ra")
+    name, room = top.name.replace(", position", " ·"), WIDTH - 3 * MARGIN - canvas.width_of(BANNER, _MEDIUM)
+    canvas.write((WIDTH - MARGIN, 14), canvas.shortened(name, _MEDIUM, room), _MEDIUM, anchor="ra")
     canvas.write((LEFT, 54), score_line(finding), _MEDIUM)
-    text = f"slice score {number(top.score)} · {algorithm_line(finding.algorithm)}"
+    text = f"{top.score_name} {number(top.score)} · {algorithm_line(finding.algorithm)}"
     room = WIDTH - 3 * MARGIN - canvas.width_of(score_line(finding), _MEDIUM)
     canvas.write((WIDTH - MARGIN, 54), canvas.shortened(text, _MEDIUM, room), _MEDIUM, anchor="ra")
 

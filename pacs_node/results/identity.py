@@ -118,6 +118,13 @@ def copied_element(header: Dataset, keyword: str) -> DataElement | None:
         return None
 
 
+def add_request_attributes(dataset: Dataset, header: Dataset) -> None:
+    """Take over Request Attributes Sequence (0040,0275, Type 3): the order that asked for the images; never empty."""
+    element = copied_element(header, "RequestAttributesSequence")
+    if element is not None and element.value:
+        dataset.add(element)
+
+
 def copy_identity(dataset: Dataset, header: Dataset) -> None:
     """Give ``dataset`` the Patient and Study modules of ``header`` as received, and nothing else of those modules."""
     for keyword in COPIED:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-from pacs_node.records import Finding, Plane
+from pacs_node.records import Finding, Frame, Place, Plane
 from pacs_node.results.colours import colour
+from pacs_node.results.modalities import manner_of
 
 SIZE = 512  # pixels of a square panel
 _OPACITY = 0.6
@@ -57,8 +58,14 @@ def plane_to_plane(source: Plane, target: Plane) -> Affine:
     return axes @ steps, axes @ (np.array(source.position) - np.array(target.position))
 
 
+def place_to_grid(place: Place) -> Affine:
+    """Return the map from (row, column) of a source slice to (row, column) of the analysis grid that lies on it."""
+    steps = np.array([place.row_step, place.column_step])
+    return np.diag(1 / steps), -np.array([place.row, place.column]) / steps
+
+
 def panel_to_source(shape: tuple[int, int], spacing: tuple[float, float]) -> Affine:
-    """Return the map from panel pixels to source pixels: the whole slice, in its true proportions, centred."""
+    """Return the map from panel pixels to source pixels: a slice of ``shape``, in its true proportions, centred."""
     millimetres = max(shape[0] * spacing[0], shape[1] * spacing[1]) / SIZE  # to a panel pixel
     scale = millimetres / np.array(spacing)
     return np.diag(scale), (np.array(shape) - 1) / 2 - scale * (SIZE - 1) / 2
@@ -84,25 +91,52 @@ class SliceView:
 
 
 def slice_view(finding: Finding, index: int) -> SliceView:
-    """Return the maps of a slice. Without planes the analysis grid covers the same extent as the source."""
-    shape = finding.volume.pixels.shape[1:]
-    frame, grid_shape = finding.volume.frames[index].plane, finding.heat.shape[1:]
-    source = panel_to_source((shape[0], shape[1]), frame.spacing if frame is not None else (1.0, 1.0))
-    grid = finding.planes[index]
+    """Return the maps of a slice; see `source_to_grid`."""
+    frame = finding.volume.frames[index]
+    top, left, bottom, right = _box(finding, index)
+    matrix, offset = panel_to_source((bottom - top, right - left), _spacing(frame))
+    source = matrix, offset + np.array([top, left])
+    return SliceView(source, chain(source, source_to_grid(finding, index)))
+
+
+def _box(finding: Finding, index: int) -> tuple[int, int, int, int]:
+    """Return first row and column and, exclusive, last row and column of what is shown of a slice."""
+    known = np.isfinite(finding.volume.pixels[index])
+    if not manner_of(finding.volume).cropped or not known.any():
+        return 0, 0, *known.shape
+    rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def _spacing(frame: Frame) -> tuple[float, float]:
+    """Return the pixel spacing that gives a slice its true proportions: square pixels where none is known."""
+    return (frame.plane.spacing if frame.plane is not None else frame.spacing) or (1.0, 1.0)
+
+
+def source_to_grid(finding: Finding, index: int) -> Affine:
+    """Return the map from a slice to its analysis grid: by their planes, else by the grid's place on it, else the two cover the same extent."""
+    frame, grid = finding.volume.frames[index].plane, finding.planes[index]
     if frame is not None and grid is not None:
-        return SliceView(source, chain(source, plane_to_plane(frame, grid)))
-    ratio = np.array(grid_shape) / np.array(shape)
-    return SliceView(source, chain(source, (np.diag(ratio), (ratio - 1) / 2)))
+        return plane_to_plane(frame, grid)
+    if finding.places:
+        return place_to_grid(finding.places[index])
+    ratio = np.array(finding.heat.shape[1:]) / np.array(finding.volume.pixels.shape[1:])
+    return np.diag(ratio), (ratio - 1) / 2
 
 
 def anatomy(finding: Finding, index: int) -> Image:
     """Return the slice at the source's resolution in the finding's window, (SIZE, SIZE) grey."""
-    return _grey(finding.volume.pixels[index], slice_view(finding, index).source, _window(finding))
+    return _shown(finding, _grey(finding.volume.pixels[index], slice_view(finding, index).source, _window(finding)))
 
 
 def reconstruction(finding: Finding, index: int) -> Image:
     """Return the model's reconstruction of the slice in the same window and place, (SIZE, SIZE) grey."""
-    return _grey(finding.reconstruction[index], slice_view(finding, index).grid, _window(finding))
+    return _shown(finding, _grey(finding.reconstruction[index], slice_view(finding, index).grid, _window(finding)))
+
+
+def _shown(finding: Finding, grey: Image) -> Image:
+    """Invert what is usually read dark on light."""
+    return 255 - grey if manner_of(finding.volume).dark_is_high else grey
 
 
 def _window(finding: Finding) -> tuple[float, float]:

@@ -23,9 +23,10 @@ from pacs_node.dicom.header import text_of
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.records import Finding, Frame, Plane
 from pacs_node.results import codes as ours
-from pacs_node.results.identity import Label, copied_element, finish, sop_uid
+from pacs_node.results.identity import Label, add_request_attributes, finish, sop_uid
 from pacs_node.results.lossiness import add_lossiness
-from pacs_node.results.references import referenced_series, references_to
+from pacs_node.results.modalities import manner_of
+from pacs_node.results.references import frame_numbers, image_items, referenced_series, references_to
 from pacs_node.results.request import BuildRequest, finding_of
 from pacs_node.results.wording import algorithm_line, one_line
 
@@ -48,8 +49,8 @@ QUANTITIES = {
 
 
 def has_frame_of_reference(finding: Finding) -> bool:
-    """Tell whether a map can be made: the IOD demands a Frame of Reference and the place of every frame."""
-    return finding.volume.frame_of_reference_uid is not None and all(plane is not None for plane in finding.planes)
+    """Tell whether a map can be made: the IOD demands a Frame of Reference and the place of every frame in the patient."""
+    return manner_of(finding.volume).in_patient and finding.volume.frame_of_reference_uid is not None and all(plane is not None for plane in finding.planes)
 
 
 def build_map(request: BuildRequest, companions: Mapping[str, Dataset]) -> Dataset:
@@ -157,7 +158,7 @@ def _add_frames(dataset: Dataset, request: BuildRequest, planes: Sequence[Plane]
             item.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", plane.orientation)
         if not one_measure:
             item.PixelMeasuresSequence = _measures(plane)
-        item.DerivationImageSequence = [_derivation(frame, plane)]
+        item.DerivationImageSequence = [_derivation(frame, plane, request.sources.analysed)]
         items.append(item)
     dataset.PerFrameFunctionalGroupsSequence = DicomSequence(items)
     dataset.NumberOfFrames = len(items)
@@ -175,12 +176,12 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Sequence) or hasattr(value, "__iter__") else [value]
 
 
-def _derivation(frame: Frame, plane: Plane) -> Dataset:
-    """Return the Derivation Image macro (PS3.3 C.7.6.16.2.6): the slice from which a frame was made."""
+def _derivation(frame: Frame, plane: Plane, headers: Sequence[Dataset]) -> Dataset:
+    """Return the Derivation Image macro (PS3.3 C.7.6.16.2.6): the slice, or frame of an enhanced object, from which a frame was made."""
     source = Dataset()
     source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = frame.sop_class_uid, frame.sop_uid
-    if frame.number is not None:
-        source.ReferencedFrameNumber = frame.number
+    if numbers := frame_numbers(headers, [frame]).get(frame.sop_uid):
+        source.ReferencedFrameNumber = numbers
     source.PurposeOfReferenceCodeSequence = [ours.item_of(ours.SOURCE_FOR_PROCESSING)]
     source.SpatialLocationsPreserved = "YES" if frame.plane == plane else "NO"
     item = Dataset()
@@ -192,15 +193,13 @@ def _derivation(frame: Frame, plane: Plane) -> Dataset:
 def _anatomy(header: Dataset) -> Dataset:
     item = Dataset()
     item.AnatomicRegionSequence = [ours.item_of(ours.finding_site(header) or ours.ANY_BODY_PART)]
-    item.FrameLaterality = "U"
+    item.FrameLaterality = ours.frame_laterality(header)
     return item
 
 
 def _add_references(dataset: Dataset, request: BuildRequest) -> None:
     """Point at the analysed images as a whole (General Reference, Common Instance Reference) and keep the order."""
     sources = references_to(request.sources.analysed)
-    dataset.SourceImageSequence = [source.item() for source in sources]
+    dataset.SourceImageSequence = image_items(sources, frame_numbers(request.sources.analysed, finding_of(request, "pm").volume.frames))
     dataset.ReferencedSeriesSequence = referenced_series(sources)
-    element = copied_element(request.header, "RequestAttributesSequence")
-    if element is not None:
-        dataset.add(element)
+    add_request_attributes(dataset, request.header)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage, UltrasoundImageStorage
 
 from pacs_node.dicom.header import text_of
+from pacs_node.records import Frame
+from pacs_node.results.naming import frames_of
+
+# Classes whose objects have one frame (PS3.3 A.3, A.4, A.6, A.21), whatever some makers store under them: no frame of them is referred to
+SINGLE_FRAME = frozenset((CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage, UltrasoundImageStorage, "1.2.840.10008.5.1.4.1.1.6"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,32 @@ def reference_to(header: Dataset) -> Reference:
 def references_to(headers: Iterable[Dataset]) -> tuple[Reference, ...]:
     """Return the references to instances, each once, in their order."""
     return tuple(dict.fromkeys(reference_to(header) for header in headers))
+
+
+def frame_numbers(headers: Iterable[Dataset], frames: Iterable[Frame]) -> dict[str, list[int]]:
+    """Return by SOP Instance UID which frames of an object a reference means, in rising order.
+
+    Only multi-frame objects of which not all frames are meant: Referenced Frame Number (0008,1160) is Type 1C (PS3.3 Table 10-3).
+    """
+    meant: dict[str, set[int]] = {}
+    for frame in frames:
+        if frame.number is not None and frame.sop_class_uid not in SINGLE_FRAME:
+            meant.setdefault(frame.sop_uid, set()).add(frame.number)
+    if not meant:
+        return {}
+    counts = {text_of(header, "SOPInstanceUID"): frames_of(header) for header in headers}
+    return {uid: sorted(numbers) for uid, numbers in meant.items() if len(numbers) < counts.get(uid, 1)}
+
+
+def image_items(references: Iterable[Reference], numbers: Mapping[str, Sequence[int]]) -> list[Dataset]:
+    """Return items with the Image SOP Instance Reference Macro (PS3.3 Table 10-3); ``numbers`` as `frame_numbers` gives them."""
+    items = []
+    for reference in references:
+        item = reference.item()
+        if reference.sop_uid in numbers:
+            item.ReferencedFrameNumber = list(numbers[reference.sop_uid])
+        items.append(item)
+    return items
 
 
 def _by(references: Iterable[Reference], attribute: str) -> dict[str, list[Reference]]:

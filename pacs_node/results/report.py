@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import highdicom.sr as hd
@@ -15,7 +15,8 @@ from pacs_node.records import Calibration, Finding, Frame
 from pacs_node.results import codes as ours
 from pacs_node.results.content import CONTAINS, Document, container, image_item, image_library, text_item, write_document
 from pacs_node.results.identity import Label, tracking_uid
-from pacs_node.results.references import Reference, reference_to, references_to
+from pacs_node.results.modalities import manner_of
+from pacs_node.results.references import Reference, frame_numbers, reference_to, references_to
 from pacs_node.results.request import BuildRequest, finding_of
 from pacs_node.results.wording import algorithm_line, one_line, summary, top_slices
 
@@ -33,8 +34,8 @@ def build_report(request: BuildRequest, companions: Mapping[str, Dataset]) -> Da
     made = {kind: reference_to(dataset) for kind, dataset in companions.items() if kind in COMPANION_NAMES}
     others = tuple(reference for reference in references_to(request.sources.others) if reference not in analysed)
     children = (
-        text_item(ours.SUMMARY, summary(finding, request.run)),
-        image_library(request.sources.analysed),
+        text_item(ours.SUMMARY, summary(finding, request.run, request.sources.analysed)),
+        image_library(request.sources.analysed, frame_numbers(request.sources.analysed, finding.volume.frames)),
         container(codes.DCM.ImagingMeasurements, measurement_group(request, finding, analysed, made)),
     )
     document = Document(children, (*analysed, *made.values()), others)
@@ -44,15 +45,15 @@ def build_report(request: BuildRequest, companions: Mapping[str, Dataset]) -> Da
 
 def measurement_group(request: BuildRequest, finding: Finding, analysed: tuple[Reference, ...], made: Mapping[str, Reference]) -> Any:
     """Return TID 1501 for the analysed series: identification, numbers, verdict, where it was seen, and what it was made from."""
-    site = ours.finding_site(request.header)
+    site, numbers = ours.finding_site(request.header), frame_numbers(request.sources.analysed, finding.volume.frames)
     tracking = hd.TrackingIdentifier(uid=tracking_uid(request), identifier=one_line(f"{request.run.pipeline} anomaly score"))
     group = hd.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
         algorithm_id=algorithm_identification(request),
         finding_sites=[hd.FindingSite(site)] if site is not None else None,
-        measurements=[*score_measurements(finding), *slice_measurements(finding)],
+        measurements=[*score_measurements(finding), *slice_measurements(finding, request.sources.analysed)],
         qualitative_evaluations=evaluations(finding),
-        source_images=[hd.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_uid) for source in analysed],
+        source_images=[hd.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_uid, numbers.get(source.sop_uid)) for source in analysed],
     )
     content = group[0].ContentSequence
     if finding.calibration is not None:
@@ -77,10 +78,7 @@ def algorithm_identification(request: BuildRequest) -> Any:
     )
 
 
-def _measure(name: Code, value: float, unit: Code, frame: Frame | None = None) -> Any:
-    images = None
-    if frame is not None:
-        images = [hd.SourceImageForMeasurement(frame.sop_class_uid, frame.sop_uid, [frame.number] if frame.number else None)]
+def _measure(name: Code, value: float, unit: Code, images: list[Any] | None = None) -> Any:
     return hd.Measurement(name=name, value=float(f"{value:.6g}"), unit=unit, referenced_images=images)
 
 
@@ -103,9 +101,14 @@ def calibration_measurements(calibration: Calibration) -> list[Any]:
     ]
 
 
-def slice_measurements(finding: Finding) -> list[Any]:
-    """Return the scores of the slices that stand out, each inferred from its image."""
-    return [_measure(ours.SLICE_SCORE, top.score, ours.NO_UNITS, finding.volume.frames[top.index]) for top in top_slices(finding)]
+def slice_measurements(finding: Finding, headers: Sequence[Dataset]) -> list[Any]:
+    """Return the scores of the slices that stand out, each inferred from its image or frame."""
+    name, frames = manner_of(finding.volume).slice_score, finding.volume.frames
+    return [_measure(name, top.score, ours.NO_UNITS, [_source_image(frames[top.index], headers)]) for top in top_slices(finding)]
+
+
+def _source_image(frame: Frame, headers: Sequence[Dataset]) -> Any:
+    return hd.SourceImageForMeasurement(frame.sop_class_uid, frame.sop_uid, frame_numbers(headers, [frame]).get(frame.sop_uid))
 
 
 def evaluations(finding: Finding) -> list[Any]:

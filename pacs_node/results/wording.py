@@ -6,11 +6,15 @@ Everything here is pure: facts in, text out. Texts are ASCII as far as they are 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydicom.charset import convert_encodings
+from pydicom.dataset import Dataset
 
-from pacs_node.records import Algorithm, Calibration, Finding, Plane, Population, Run, Verdict
+from pacs_node.records import Algorithm, Calibration, Finding, Plane, Population, Run, Verdict, Volume
+from pacs_node.results.modalities import manner_of
+from pacs_node.results.naming import Name, name_of
 
 RESEARCH_USE = "AI, research use, not for diagnosis"
 UNCALIBRATED_HERE = "uncalibrated here: no percentile, p-value or verdict"
@@ -111,33 +115,51 @@ class Slice:
     """One of the slices that stand out, as it is named to people."""
 
     index: int  # into the volume, from 0
-    count: int  # slices of the volume
     score: float
     position: float | None  # mm along the normal, None without spatial information
+    called: Name
+    score_name: str = "slice score"
 
     @property
     def name(self) -> str:
         """Number and position."""
         where = f", position {self.position:+.1f} mm" if self.position is not None else ""
-        return f"slice {self.index + 1} of {self.count}{where}"
+        return f"{self.called.sentence}{where}"
 
     @property
     def line(self) -> str:
         """Number, position and score."""
-        return f"{self.name}, slice score {number(self.score)}"
+        return f"{self.name}, {self.score_name} {number(self.score)}"
 
 
-def top_slices(finding: Finding) -> tuple[Slice, ...]:
-    """Return the slices that stand out, most anomalous first."""
-    planes, count = finding.planes, len(finding.volume.frames)
+def top_slices(finding: Finding, headers: Sequence[Dataset] = ()) -> tuple[Slice, ...]:
+    """Return the slices that stand out, most anomalous first; ``headers`` of the analysed objects give image and frame numbers."""
+    volume, score = finding.volume, f"{manner_of(finding.volume).item} score"
     return tuple(
-        Slice(index, count, float(finding.slice_scores[index]), None if (plane := planes[index]) is None else through_plane(plane))
-        for index in finding.top_slices
+        Slice(index, float(finding.slice_scores[index]), _position(finding, index), name_of(volume, index, headers), score) for index in finding.top_slices
     )
 
 
-def summary(finding: Finding, run: Run) -> str:
-    """Tell the finding in a few lines of plain text: what was found, by what, on how much."""
+def _position(finding: Finding, index: int) -> float | None:
+    plane = finding.planes[index]
+    return through_plane(plane) if plane is not None and manner_of(finding.volume).in_patient else None
+
+
+WEIGHTINGS = {"T1": "T1 weighted", "T2": "T2 weighted", "FLAIR": "FLAIR", "DWI": "diffusion weighted"}  # others are told by a remark
+
+
+def images_line(volume: Volume) -> str:
+    """Say what was analysed: modality, weighting and how many."""
+    count = len(volume.frames)
+    item = manner_of(volume).item
+    if item == "image" and all(frame.number for frame in volume.frames):
+        item = "frame"
+    parts = (volume.modality, WEIGHTINGS.get(volume.weighting, ""), f"{count} {item}{'s' if count != 1 else ''}")
+    return ", ".join(part for part in parts if part)
+
+
+def summary(finding: Finding, run: Run, headers: Sequence[Dataset] = ()) -> str:
+    """Tell the finding in a few lines of plain text: what was found, by what, on how much; see `top_slices` for ``headers``."""
     lines = [
         f"{score_line(finding)}. {RESEARCH_USE}.",
         f"{standing_line(finding)[:1].upper()}{standing_line(finding)[1:]}.",
@@ -145,6 +167,8 @@ def summary(finding: Finding, run: Run) -> str:
     ]
     if finding.calibration is not None:
         lines.append(f"Calibration: {calibration_line(finding.calibration)}.")
-    lines += [f"Stands out: {top.line}." for top in top_slices(finding)]
+    if unit := manner_of(finding.volume).unit:
+        lines.append(f"Analysed: {images_line(finding.volume)}, values in {unit}.")
+    lines += [f"Stands out: {top.line}." for top in top_slices(finding, headers)]
     lines += [f"Remark: {remark}" for remark in dict.fromkeys((*finding.volume.remarks, *finding.remarks))]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import highdicom as hd
 import numpy as np
 import pytest
+from pydicom.uid import EnhancedCTImageStorage
 
 from pacs_node.results import build, save
 from tests.results.studies import Shape, grid_plane, request, slice_plane
@@ -109,6 +110,10 @@ def test_frames_of_an_enhanced_object_are_named_by_number():
     made = request(Shape(slices=3))
     frames = tuple(replace(frame, sop_uid=made.finding.volume.frames[0].sop_uid, number=index + 1) for index, frame in enumerate(made.finding.volume.frames))
     found = replace(made.finding, volume=replace(made.finding.volume, frames=frames))
+    made.header.NumberOfFrames = 3
+    made.header.SOPClassUID = EnhancedCTImageStorage
+    frames = tuple(replace(frame, sop_class_uid=EnhancedCTImageStorage) for frame in frames)
+    found = replace(found, volume=replace(found.volume, frames=frames))
     result = map_of(replace(made, finding=found)).dataset
     numbers = [frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber for frame in result.PerFrameFunctionalGroupsSequence]
     assert numbers == [1, 2, 3]

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage
@@ -12,13 +11,11 @@ from pydicom.uid import Comprehensive3DSRStorage
 from pacs_node.records import Notice, NoticeStatus, PriorReport, Sources, Verdict
 from pacs_node.results import build, check_all, dciodvfy, save
 from pacs_node.results.files import encode
+from tests.results import modalities
 from tests.results.studies import RUN, Shape, real_request, received, request
-
-TILTED = Path(__file__).parents[2] / ".data" / "ct-ge-head-tilt"
 
 needs_dciodvfy = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 needs_dsr2html = pytest.mark.skipif(shutil.which("dsr2html") is None, reason="dsr2html (dcmtk) is not installed")
-needs_tilted = pytest.mark.skipif(not TILTED.is_dir(), reason="the data set ct-ge-head-tilt is not unpacked under .data/")
 pytestmark = pytest.mark.peers
 
 NOTICE = Notice(NoticeStatus.FAILED, "the pixels of 3 slices cannot be decoded")
@@ -57,6 +54,60 @@ def cases():
     yield "de-identified", with_all(PatientIdentityRemoved="YES", DeidentificationMethod="")
     yield "with offset", with_all(TimezoneOffsetFromUTC="+0100")
     yield "with institution", replace(plain, equipment=plain.equipment.model_copy(update={"institution": "Clinic"}))
+
+
+OTHERS = [
+    pytest.param(make, calibrated, id=f"{name}, {'calibrated' if calibrated else 'uncalibrated'}", marks=pytest.mark.slow)
+    for name, make in modalities.CASES.items()
+    for calibrated in (True, False)
+]
+
+
+def judged(made, folder, source=None):
+    """Build, check and store a request; return what the judges complain about."""
+    results, said = build(made), []
+    said += check_all(results, made.sources)
+    for result in results:
+        path = folder / f"{result.kind}.dcm"
+        save(result, path)
+        said += dciodvfy(path, source)[0]
+    lines = rendered(folder / "sr.dcm")[0].splitlines()
+    inherited = source is not None
+    return said + [line for line in lines if not (inherited and line.endswith(("in PatientModule", "in GeneralStudyModule")))]  # copied as received
+
+
+@needs_dciodvfy
+@needs_dsr2html
+@pytest.mark.parametrize(("make", "calibrated"), OTHERS)
+def test_results_of_every_modality_pass(make, calibrated, tmp_path):
+    assert judged(make(calibrated=calibrated), tmp_path) == []
+
+
+REAL = {
+    "enhanced MR, Siemens XA30": ("MR", "mr-siemens-xa30-enhanced", "In/5_anat*/*.dcm", 1.0),
+    "enhanced MR, Siemens XA10, four objects": ("MR", "mr-philips-enhanced", "In/Siemens/XA10/*.dcm", 4.0),
+    "enhanced MR, Philips, whole datasets in private macros": ("MR", "mr-philips-enhanced", "In/Philips/IM_0027_fMAP.dcm", 4.0),
+    "legacy-converted CT": ("CT", "dcmqi-small-ct-seg", "data/segmentations/24x38x3/multiframe/mf.dcm", 0.5),
+    "PET": ("PT", "acrin-nsclc-fdg-pet-042", "pt_ge_ac/00[45]*.dcm", 8.0),
+    "ultrasound in colour, two stills": ("US", "us-pydicom-data", "data_store/data/US1_UNC*.dcm", 1.0),
+    "ultrasound, palette, lossless": ("US", "us-pydicom-data", "data_store/data/OBXXXX1A_rle.dcm", 1.0),
+    "ultrasound, two frames": ("US", "us-pydicom-data", "data_store/data/OBXXXX1A_rle_2frame.dcm", 1.0),
+    "ultrasound, two frames in a single-frame class": ("US", "us-pydicom-data", "data_store/data/OBXXXX1A_2frame.dcm", 1.0),
+    "ultrasound, an empty order": ("US", "us-pydicom-data", "data_store/data/JPGLossless*.dcm", 1.0),
+    "ultrasound, a retired class and odd UIDs": ("US", "us-pydicom-data", "data_store/data/color-pl.dcm", 1.0),
+    "ultrasound, 16-bit palette": ("US", "us-pydicom-data", "data_store/data/gdcm-US-ALOKA-16.dcm", 1.0),
+}
+
+
+@needs_dciodvfy
+@needs_dsr2html
+@pytest.mark.slow
+@pytest.mark.parametrize(("modality", "data", "pattern", "millimetres"), REAL.values(), ids=REAL)
+def test_results_of_real_series_of_every_modality_pass(dataset_folder, modality, data, pattern, millimetres, tmp_path):
+    files = sorted(dataset_folder(data).glob(pattern))
+    made = modalities.real(modality, files, millimetres=millimetres)
+    assert judged(made, tmp_path, files[0]) == []
+    assert (tmp_path / "pm.dcm").exists() == (modality != "US")
 
 
 QUICK = ("calibrated", "uncalibrated", "Japanese")  # the others take half a minute together
@@ -146,14 +197,14 @@ def test_the_rendered_report_begins_with_score_and_verdict(tmp_path):
 
 @needs_dciodvfy
 @needs_dsr2html
-@needs_tilted
 @pytest.mark.slow
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_a_real_tilted_and_uneven_head_ct_passes(calibrated, tmp_path):
-    made = real_request(TILTED, calibrated=calibrated)
+def test_a_real_tilted_and_uneven_head_ct_passes(dataset_folder, calibrated, tmp_path):
+    folder = dataset_folder("ct-ge-head-tilt")
+    made = real_request(folder, calibrated=calibrated)
     results = build(made)
     assert check_all(results, made.sources) == ()
-    source = next(TILTED.rglob("*.dcm"))
+    source = next(folder.rglob("*.dcm"))
     for result in results:
         save(result, tmp_path / f"{result.kind}.dcm")
         assert dciodvfy(tmp_path / f"{result.kind}.dcm", source)[0] == ()

@@ -46,6 +46,22 @@ def test_what_both_files_get_is_inherited_only_where_we_take_it_over(folder, lin
     assert (own, taken) == (((), (line,)) if inherited else ((line,), ()))
 
 
+@pytest.mark.parametrize(
+    ("uid", "place", "inherited"),
+    [
+        ("999.999.2.7", "SourceImageSequence(0008,2112)[1]/ReferencedSOPInstanceUID(0008,1155)", True),
+        ("888.1.2.7", "SourceImageSequence(0008,2112)[1]/ReferencedSOPInstanceUID(0008,1155)", False),
+        ("999.999.2.7", "SOPInstanceUID(0008,0018)", False),
+    ],
+)
+def test_a_reference_to_an_odd_uid_of_the_source_is_inherited(folder, uid, place, inherited):
+    ours = f"Error - </{place}> - Illegal root for UID = <{uid}>"
+    theirs = "Error - </SOPInstanceUID(0008,0018)> - Illegal root for UID = <999.999.2.1>"
+    program(folder, f"case $2 in *object.dcm) echo '{ours}' >&2;; *) echo '{theirs}' >&2;; esac")
+    own, taken = dciodvfy(folder / "object.dcm", folder / "source.dcm")
+    assert (own, taken) == (((), (ours,)) if inherited else ((ours,), ()))
+
+
 def test_what_only_our_object_gets_is_ours(folder):
     line = "Error - </PatientSex(0010,0040)[1]> - Unrecognized enumerated value = <X>"
     program(folder, f"case $2 in *object.dcm) echo '{line}' >&2;; esac")
