@@ -78,7 +78,8 @@ class FolderArchive:
         if self._server is not None:
             server, self._server = self._server, None
             for association in server.active_associations:
-                association.abort()
+                if association.is_established:  # one that was just rejected ends by itself and takes no abort any more
+                    association.abort()
             BaseServer.shutdown(server)
             server.server_close()
         self._close_ended(everything=True)
