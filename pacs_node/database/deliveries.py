@@ -153,11 +153,6 @@ def stuck(session: Session) -> Sequence[DeliveryRow]:
     return session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(states)).options(selectinload(DeliveryRow.object))).all()
 
 
-def object_ids_of_run(session: Session, job_id: int, run: int) -> list[int]:
-    """Return the objects built in one run of a job."""
-    return list(session.scalars(select(ObjectRow.id).where(ObjectRow.job_id == job_id, ObjectRow.run == run)))
-
-
 def destination_row(session: Session, name: str) -> DestinationRow:
     """Return what is known of a destination, made where nothing is."""
     row = session.get(DestinationRow, name)

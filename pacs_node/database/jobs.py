@@ -14,21 +14,12 @@ from pacs_node.database.tables import InstanceRow, JobRow, ObjectRow, StudyRow
 
 PRIORITIES = {"urgent": 0, "normal": 1, "night": 2}
 LONGEST_PAUSE = timedelta(hours=1)  # no job is put off further, unless the clock was set back since
-FINISHED = (JobState.DONE, JobState.NOT_ANALYSED, JobState.PARKED, JobState.CANCELLED)
 
 
 def digest(instances: Iterable[InstanceRow]) -> str:
     """Return a fingerprint of what a job analyses: it changes with every instance added, corrected or re-identified."""
     facts = sorted((row.sop_uid, row.version, *row.identity) for row in instances)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def latest_jobs(session: Session, study_id: int) -> list[JobRow]:
-    """Return the newest run for each pipeline and series selection of a study."""
-    newest: dict[tuple[str, ...], JobRow] = {}
-    for job in session.scalars(select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.id)):
-        newest[(job.pipeline, *sorted(job.series_uids))] = job
-    return list(newest.values())
 
 
 def jobs_of(session: Session, study_id: int) -> Sequence[JobRow]:

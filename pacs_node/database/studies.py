@@ -25,11 +25,6 @@ def instance_path(row: InstanceRow, version: int | None = None) -> str:
     return str(PurePosixPath("studies", f"{row.study_id // 1000:04d}", f"{row.study_id}", f"{row.id}.{version or row.version}.dcm"))
 
 
-def find_study(session: Session, study_uid: str) -> StudyRow | None:
-    """Return the study with this UID, with its series and instances."""
-    return session.scalars(select(StudyRow).where(StudyRow.study_uid == study_uid).options(*_whole())).one_or_none()
-
-
 def get_study(session: Session, study_id: int) -> StudyRow | None:
     """Return a study by number, with its series and instances."""
     return session.scalars(select(StudyRow).where(StudyRow.id == study_id).options(*_whole())).one_or_none()
