@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from pacs_node.journey import House
 from pacs_node.journey.assemble import assemble
 from pacs_node.journey.deliver import deliver
 from pacs_node.journey.leases import reap
+from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
+from pacs_node.journey.reconcile import catch_up
 
 _ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
 _MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
@@ -45,18 +46,12 @@ def _take_in(house: House) -> bool:
 
 
 def watch(house: House) -> None:
-    """Note what receivers put into quarantine, and warn before the disk is full."""
+    """Note what receivers put into quarantine, and look after the disk."""
     changed = house.spool.quarantine_folder.stat().st_mtime_ns
     if changed != house.quarantine_seen:  # the folder only grows: it is read again when something came
         note_quarantined(house, house.spool.quarantined(), house.clock())
         house.quarantine_seen = changed
-    disk = shutil.disk_usage(house.data)
-    reserve = house.settings.reception.reserve.bytes_of(disk.total)
-    if disk.free < reserve:
-        message = f"{house.data} has {disk.free / 1e9:.1f} GB free, less than reception.reserve: new instances are refused until there is room"
-        house.alert("disk", "data folder", message)
-    else:
-        house.clear("disk", "data folder")
+    relieve(house, house.clock())
 
 
 def send_to(name: str) -> Callable[[House], None]:
@@ -70,6 +65,7 @@ def send_to(name: str) -> Callable[[House], None]:
     return run
 
 
+CATCH_UP = Duty("catch up", timedelta(0), catch_up)  # once, at the start
 GATHER = Duty("gather", timedelta(milliseconds=400), gather)
 
 

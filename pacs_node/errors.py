@@ -66,7 +66,7 @@ class PortInUse(StartError):
     """Another program listens on the address and port."""
 
     def __init__(self, address: str, port: int, reason: str) -> None:
-        super().__init__(f"cannot listen on {address}:{port} ({reason}): stop the program that uses the port, or set another node.port")
+        super().__init__(f"cannot listen on {address}:{port} ({reason}): stop the program that uses the port, or set another one (node.port, node.tls_port)")
 
 
 class InputError(PacsNodeError):

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, MutableSequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -35,6 +36,8 @@ from pacs_node.executors import local
 from pacs_node.monitoring import logs
 
 if TYPE_CHECKING:
+    import ssl
+
     from pacs_node.journey import House
     from pacs_node.routing import Rules
 
@@ -44,6 +47,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {"all": ("receiver", "core", "worker"), "
 DRAIN_SECONDS = 10.0  # that running associations get after SIGTERM
 STOP_SECONDS = 30.0  # after which a child is ended by force
 _RESTARTS_BEFORE_ALERT = 3
+_COUNTERS = 8  # bytes of a receiver's two association counters, without and with TLS
 _ORPHANS_SECONDS = 30.0  # how long the children of a dead parent may hold the lock
 
 
@@ -57,7 +61,9 @@ class Orders:
     settings: Settings
     rules: Rules | None = None  # as accepted by the parent: a file that went wrong since does not matter
     listening: int = -1  # file descriptor of the listening socket
+    secured: int = -1  # that of the one for TLS, where there is one
     slots: int = -1  # file descriptor of the shared association counters
+    paid: int = -1  # that of what each sender has paid for, where senders share a rate
     device: str = "cpu"
 
 
@@ -67,8 +73,6 @@ class Orders:
 def unsupported(settings: Settings) -> list[tuple[str, str]]:
     """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
     found = [
-        ("node.tls_port", settings.node.tls_port is not None, "TLS for receiving is not available in this version: leave it null"),
-        ("reception.tls", settings.reception.tls is not None, "TLS for receiving is not available in this version: leave it null"),
         ("reception.commitment", settings.reception.commitment, "Storage Commitment is not available in this version: set it to false"),
         ("assembly.verify_with", settings.assembly.verify_with is not None, "asking the archive is not available in this version: leave it null"),
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
@@ -80,7 +84,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
             found.append((f"{key}.kind", True, "stow is not available in this version: use dicom or folder"))
         if isinstance(destination, DicomDestination):
             found += [
-                (f"{key}.tls", destination.tls is not None, "TLS for sending is not available in this version: leave it null"),
                 (f"{key}.commitment", destination.commitment, "Storage Commitment is not available in this version: set it to false"),
                 (f"{key}.verify_identity", destination.verify_identity, "asking the archive is not available in this version: set it to false"),
                 (f"{key}.fallback", bool(destination.fallback), "fallback kinds are not available in this version: leave it empty; a refusal is reported"),
@@ -132,13 +135,16 @@ def run(settings: Settings, role: Role = "all") -> int:
     from pacs_node.reception.spool import Spool
 
     log = structlog.get_logger()
+    if role in ("all", "receiver"):
+        _look_at_own_certificate(settings)
     with ExitStack() as stack:
-        locks = stack.enter_context(_locked(settings.node.data, ROLES[role]))
+        locks = stack.enter_context(locked(settings.node.data, ROLES[role]))
         house = None
         if role != "receiver":
             house = make_house(settings)
             house.store.upgrade()
             house.clear_all("process")
+            _look_at_certificates(house)
             house.store.close()
         if role in ("all", "receiver"):
             Spool(settings.node.data).sweep_parts()  # half files of a dead receiver: never acknowledged
@@ -159,6 +165,28 @@ def run(settings: Settings, role: Role = "all") -> int:
         forced = children.stop(STOP_SECONDS)
         log.info("node stopped", forced=forced)
     return 0
+
+
+def _look_at_own_certificate(settings: Settings) -> None:
+    """Refuse to start with a certificate that no peer would accept; say what is going to be wrong."""
+    from pacs_node.dicom.certificates import examine_reception
+
+    for warning in examine_reception(settings, datetime.now(UTC)):
+        structlog.get_logger().warning("certificate", warning=warning)
+
+
+def _look_at_certificates(house: House) -> None:
+    """Say what is wrong with those shown to destinations: a fault there delays results, it does not stop intake."""
+    from pacs_node.dicom.certificates import examine_destination
+
+    house.clear_all("certificate")
+    for name, destination in house.settings.destinations.items():
+        if isinstance(destination, DicomDestination):
+            try:
+                for warning in examine_destination(name, destination, house.clock()):
+                    house.log.warning("certificate", warning=warning)
+            except ConfigError as error:
+                house.alert("certificate", f"destination {name}", f"{error.key}: {error.problem}; results for {name} wait until then")
 
 
 def _say_open_door(settings: Settings, role: Role) -> None:
@@ -193,14 +221,18 @@ def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitSt
     roles = ROLES[role]
     if "receiver" in roles:
         from pacs_node.reception.listener import open_socket
+        from pacs_node.reception.pacing import SLOT_BYTES, SLOTS
 
-        listening = stack.enter_context(open_socket(settings.node.address, settings.node.port))
-        counters = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the stack
-        stack.enter_context(counters)
-        counters.truncate(4 * settings.reception.processes)
+        listening = stack.enter_context(open_socket(settings.node.address, settings.node.port)).fileno()
+        secured = -1
+        if settings.node.tls_port is not None:
+            secured = stack.enter_context(open_socket(settings.node.address, settings.node.tls_port)).fileno()
+        counters = _shared(stack, _COUNTERS * settings.reception.processes)
+        paid = _shared(stack, SLOTS * SLOT_BYTES) if settings.reception.rate is not None else -1
+        inherited = (*(descriptor for descriptor in (listening, secured, counters, paid) if descriptor >= 0), *locks)
         for index in range(settings.reception.processes):
-            orders = Orders("receiver", f"receiver-{index}", index, settings, None, listening.fileno(), counters.fileno())
-            children.append(local.Child(orders.name, orders, (listening.fileno(), counters.fileno(), *locks)))
+            orders = Orders("receiver", f"receiver-{index}", index, settings, None, listening, secured, counters, paid)
+            children.append(local.Child(orders.name, orders, inherited))
     if "core" in roles:
         children.append(local.Child("core", Orders("core", "core", 0, settings, rules), locks))
     if "worker" in roles:
@@ -212,8 +244,15 @@ def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitSt
     return children
 
 
+def _shared(stack: ExitStack, size: int) -> int:
+    """Return the descriptor of zeroed memory that several processes can map."""
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    file.truncate(size)
+    return file.fileno()
+
+
 @contextmanager
-def _locked(data: Path, roles: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
+def locked(data: Path, roles: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
     """Hold one lock per role and host on the data folder. The children inherit it: it is free only when the last of them is gone."""
     folder = data / "locks"
     try:
@@ -273,15 +312,33 @@ def child() -> int:
 
 
 def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
-    from pacs_node.reception.listener import ReceiverConfig, serve
+    from pacs_node.dicom.tls import server_context
+    from pacs_node.reception.listener import ReceiverConfig, devote_process, serve
+    from pacs_node.reception.pacing import SLOT_BYTES, SLOTS
 
+    devote_process()
     settings = orders.settings
-    listening = socket.socket(fileno=orders.listening)
-    counters = memoryview(mmap.mmap(orders.slots, 4 * settings.reception.processes)).cast("i")
+    processes = settings.reception.processes
+    counters = memoryview(mmap.mmap(orders.slots, _COUNTERS * processes)).cast("i")
     slots = cast("MutableSequence[int]", counters)
-    slots[orders.index] = 0  # what a predecessor left
-    config = ReceiverConfig(ae_titles=settings.node.ae_titles, data=settings.node.data, reception=settings.reception, drain=DRAIN_SECONDS)
-    serve(config, listening, slots, orders.index, stop)
+    slots[orders.index] = slots[processes + orders.index] = 0  # what a predecessor left
+    paid = cast("MutableSequence[float]", memoryview(mmap.mmap(orders.paid, SLOTS * SLOT_BYTES)).cast("d")) if orders.paid >= 0 else None
+    config = ReceiverConfig(settings.node.ae_titles, settings.node.data, settings.reception, DRAIN_SECONDS, paid=paid)
+    ports: list[tuple[socket.socket, int, ssl.SSLContext | None]] = [(socket.socket(fileno=orders.listening), orders.index, None)]
+    if settings.reception.tls is not None:  # with a counter of its own
+        ports.append((socket.socket(fileno=orders.secured), processes + orders.index, server_context(settings.reception.tls)))
+
+    def serve_port(listening: socket.socket, index: int, tls: ssl.SSLContext | None) -> None:
+        try:
+            serve(config, listening, slots, index, stop, tls)
+        finally:
+            stop.set()  # a port that fails ends the process, which is then replaced
+
+    threads = [threading.Thread(target=serve_port, args=port, name=f"port {port[1]}") for port in ports]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> None:
@@ -292,7 +349,7 @@ def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> Non
     deliver.recover(house, house.clock())
     house.clear_all("duty")
     _follow_rules(house, reload)
-    clock.run_duty(house, clock.GATHER)  # what arrived before the last stop is indexed before anything else happens
+    clock.run_duty(house, clock.CATCH_UP)  # what arrived before the last stop is indexed before anything else happens
     scheduler = clock.wind_up(house)
     house.log.info("core ready")
     while not stop.wait(0.25):

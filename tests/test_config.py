@@ -97,6 +97,19 @@ retention: {keep: 30d, high_watermark: 70%}
     assert settings.retention.high_watermark == Size(number=70, percent=True)
 
 
+def test_denied_classes_are_given_by_uid_or_keyword_and_kept_as_uids(write: WRITE) -> None:
+    reception = load_settings(write("reception: {denied_sop_classes: [EncapsulatedPDFStorage, 1.2.840.10008.5.1.4.1.1.2, 1.2.3.4]}")).reception
+
+    assert reception.denied_sop_classes == ("1.2.840.10008.5.1.4.1.1.104.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4")
+
+
+def test_amounts_of_bytes_have_units(write: WRITE) -> None:
+    reception = load_settings(write("reception: {max_object: 2GB, rate: 100MiB}")).reception
+
+    assert (reception.max_object, reception.rate) == (2_000_000_000, 104_857_600)
+    assert (Settings().reception.max_object, Settings().reception.rate) == (4 << 30, None)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().node.port = 1  # type: ignore[misc]
@@ -124,6 +137,15 @@ FAULTS = [
     ("reception: {senders: {ae_title: A}}", 1, "reception.senders", "write a list"),
     ("reception:\n  senders:\n    - {ae_title: A}\n    - {network: 10.0.0.0/8}", 4, "reception.senders[1].ae_title", "is missing: add it"),
     ("reception: {senders: [{ae_title: A, network: 10.0.0.1/8}]}", 1, "reception.senders[0].network", "IPv4"),
+    ("reception:\n  denied_sop_classes: [CTImageStoarge]", 2, "reception.denied_sop_classes[0]", "write a UID or a keyword such as CTImageStorage"),
+    ("reception: {denied_sop_classes: [ExplicitVRLittleEndian]}", 1, "reception.denied_sop_classes[0]", "is no SOP class"),
+    ("reception: {max_object: 50%}", 1, "reception.max_object", "a share of the disk has no meaning here"),
+    ("reception: {max_nesting: 5000}", 1, "reception.max_nesting", "less than or equal to 100"),
+    ("reception: {rate: 0B}", 1, "reception.rate", "above zero"),
+    ("reception: {tls: {certificate: a, key: b}}", 1, "reception.tls", "name the authorities that sign them in `ca`"),
+    ("reception: {tls: {certificate: a, key: b, require_client: false}}", 1, "", "no port to use it on: add node.tls_port"),
+    ("node: {tls_port: 2762}", 1, "", "add reception.tls"),
+    ("destinations: {a: {kind: dicom, ae_title: A, address: x, port: 2762, tls: {key: k}}}", 1, "destinations.a.tls", "belong together"),
     ("destinations: {a: {kind: ftp}}", 1, "destinations.a", "none of dicom, stow and folder"),
     ("destinations: {a: {path: x}}", 1, "destinations.a", "has no `kind`"),
     ("destinations:\n  a:\n    kind: dicom\n    ae_title: A\n    address: x\n    port: 0", 6, "destinations.a.port", "greater than or equal to 1"),

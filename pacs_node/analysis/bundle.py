@@ -82,7 +82,7 @@ def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Nor
         network = Network(manifest.architecture)
         network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)})
         normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise BundleError(
             folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
         ) from error

@@ -103,7 +103,7 @@ class Scoring(_Part):
     """How the maps become scores; see `autoencoder.scoring.Fusion`."""
 
     bins: int = Field(8, ge=1)
-    pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
     top: float = 0.01
     top_slices: int = Field(5, ge=1)
@@ -126,9 +126,14 @@ class AugmentationPart(_Part):
 
 
 class PhantomPart(_Part):
-    """Which phantoms the recipe makes: ``train`` and ``held_out`` for the weights, ``calibrate`` for the synthetic calibration."""
+    """Which phantoms the recipe makes: ``train`` and ``held_out`` for the weights, ``calibrate`` for the synthetic calibration.
 
-    region: Literal["head", "body"]
+    ``sequences`` (of MR) and ``planes`` take turns.
+    """
+
+    region: Literal["head", "body", "brain", "breast"]
+    sequences: tuple[Literal["T1", "T2", "FLAIR"], ...] = Field(("T1",), min_length=1)
+    planes: tuple[Literal["axial", "sagittal", "coronal"], ...] = Field(("axial",), min_length=1)
     train: int = Field(0, ge=0)
     held_out: int = Field(0, ge=0)
     calibrate: int = Field(200, ge=0)

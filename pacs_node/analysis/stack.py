@@ -207,7 +207,7 @@ def read(files: Sequence[Path], kind: Kind, beat: Beat = lambda fraction: None) 
         frame_of_reference_uid=text_of(first, "FrameOfReferenceUID") or None,
         synthetic=all(is_synthetic(one.header) for one in kept),
         weighting=weighting,
-        remarks=(*remarks, *described.remarks(), *WEIGHTING_REMARKS.get(weighting, (f"the images are {weighting} weighted",))),
+        remarks=(*remarks, *described.remarks(), *WEIGHTING_REMARKS.get(weighting, ())),
     )
 
 

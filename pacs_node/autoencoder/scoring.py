@@ -4,7 +4,7 @@
 
     slices x ─► network ─► mean, log-variance, embedding
       │                        │
-      └────────► evidence: offset · energy · structure · low band       (parts, S, P, P)
+      └────────► evidence: offset · energy · structure · low band · error   (parts, S, P, P)
                                │   minus the healthy mean, over the healthy spread, at that slice and image position
                                ▼
                           z maps ─► fused z map (S, P, P) ─► slice scores ─► study parts ─► study score
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from pacs_node.autoencoder.losses import box_mean, structural_similarity
 from pacs_node.autoencoder.network import Network, with_neighbours
 
-PARTS = ("offset", "energy", "structure", "low_band")
+PARTS = ("offset", "energy", "structure", "low_band", "error")
 STUDY_PARTS = ("peak", "extent", "embedding")
 CELLS = 16  # healthy statistics are kept on a grid of this many cells an edge
 LOW = 32  # edge of the low band
@@ -52,6 +52,11 @@ class Normals:
     embedding_white: Tensor
     study_mean: Tensor
     study_spread: Tensor
+
+    def __post_init__(self) -> None:
+        parts = (len(self.mean), len(self.spread), len(self.study_mean), len(self.study_spread))
+        if parts != (len(PARTS), len(PARTS), len(STUDY_PARTS), len(STUDY_PARTS)):
+            raise ValueError(f"statistics of other parts than {', '.join((*PARTS, *STUDY_PARTS))}")
 
     FIELDS = ("mean", "spread", "low_mean", "low_axes", "embedding_mean", "embedding_white", "study_mean", "study_spread")
 
@@ -111,17 +116,20 @@ def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_ax
     """Return the raw maps (parts, S, P, P), each zero or more: the larger, the less like the reconstruction.
 
     offset: local mean of the standardised residual, absolute; energy: its local root mean square; structure: 1 - SSIM;
-    low_band: distance of the blurred slice from the principal subspace of normal ones.
+    low_band: distance of the blurred slice from the principal subspace of normal ones; error: local root mean square of the residual as
+    it is, for images whose predicted spread misleads (speckle).
     """
     weight = foreground.float()
     share = _local(weight).clamp(min=1e-3)  # so that only pixels of the foreground count in a local mean
-    residual = (x - seen.mean) * (-0.5 * seen.log_variance).exp() * weight
+    plain = (x - seen.mean) * weight
+    residual = plain * (-0.5 * seen.log_variance).exp()
     structure = 1 - structural_similarity(x[:, None], seen.mean[:, None])[:, 0]
     rows = low_band(x) - low_mean
     rest = (rows - rows @ low_axes.T @ low_axes).reshape(-1, 1, LOW, LOW)
     low = F.interpolate(rest, size=x.shape[1:], mode="bilinear", align_corners=False)[:, 0].abs()
-    offset, energy = (_local(residual) / share).abs(), (_local(residual.square()) / share).clamp(min=0).sqrt()
-    return torch.stack([offset, energy, structure, low]) * weight
+    offset = (_local(residual) / share).abs()
+    energy, error = ((_local(values.square()) / share).clamp(min=0).sqrt() for values in (residual, plain))
+    return torch.stack([offset, energy, structure, low, error]) * weight
 
 
 def bins_of(slices: int, bins: int) -> Tensor:
@@ -192,7 +200,7 @@ def study_score(parts: Tensor, normals: Normals, weights: Sequence[float]) -> fl
 class Fusion:
     """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `STUDY_PARTS`, ``top`` the share that makes a slice's score."""
 
-    pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
     top: float = 0.01
 

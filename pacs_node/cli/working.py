@@ -13,7 +13,7 @@ from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, s
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this group."""
-    for command in (status, jobs, job, deliveries, retry, cancel, release, clear):
+    for command in (status, jobs, job, deliveries, retry, cancel, release, clear, fsck):
         app.command()(command)
 
 
@@ -48,6 +48,11 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         [[d["name"], d["state"], d["waiting"], d["delivered"], d["stuck"], d["problem"]] for d in data["destinations"]],
         "none configured",
     )
+    for disk in data["disk"]:
+        if disk["pressure"] != "normal":
+            console.print(f"[yellow]disk: {disk['meaning']} ({disk['free_gb']} GB free)[/]", highlight=False)
+    for own in data["came_back"]:
+        console.print(f"[dim]{own['instances']} results of this node came back to it in {own['studies']} studies: kept, not analysed[/]", highlight=False)
     print_table("Kept aside", ["kind", "file", "reason"], [[a["kind"], a["path"], a["reason"]] for a in data["aside"]], "nothing")
 
 
@@ -161,3 +166,27 @@ def clear(
         raise typer.BadParameter("give the number of an alert, or --all")
     with open_store(settings_of(config)) as store:
         typer.echo(operate.clear(store, alert_id, now()))
+
+
+def fsck(
+    config: ConfigFile = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be; without it nothing is changed. The node must not run.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read the beginning of every received file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare spool, study folders, results and database; one line for each difference. Exit code 1 where one remains.
+
+    Examples: pacs-node fsck · pacs-node fsck --deep --repair
+    """
+    from pacs_node.workbench.fsck import Finding, examine
+
+    def say(finding: Finding) -> None:
+        if not as_json:
+            typer.echo(finding.line(repair))
+
+    report = examine(settings_of(config), repair=repair, deep=deep, said=say)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        typer.echo(report.sentence())
+    raise typer.Exit(1 if report.open else 0)

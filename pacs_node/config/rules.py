@@ -36,8 +36,8 @@ class Rule(Section):
 
     @model_validator(mode="after")
     def _one_trigger(self) -> Rule:
-        if self.otherwise == (self.when is not None):
-            raise ValueError("a rule has either `when:` (conditions) or `otherwise: true`")
+        if not self.otherwise and self.when is None:
+            raise ValueError("a rule needs `when:` (conditions), `otherwise: true` (no rule without it fired), or both")
         return self
 
 

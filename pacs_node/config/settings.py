@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from pacs_node.config.units import AETitle, DiskSize, Duration, Port, Section, Size
+from pacs_node.config.units import AETitle, ByteCount, DiskSize, Duration, Port, Section, Size, SOPClass
 
 
 class Equipment(Section):
@@ -63,12 +63,38 @@ class Database(Section):
 
 
 class TLS(Section):
-    """A certificate of our own and the authority that peers must come from."""
+    """How we are reached over TLS: our certificate (with its chain), its key, and the authorities that peers must come from. All PEM."""
 
     certificate: Path
     key: Path
     ca: Path | None = None
-    require_client: bool = True
+    require_client: bool = True  # peers have to show a certificate that one of the authorities in `ca` has signed
+
+    @model_validator(mode="after")
+    def _judge_of_clients(self) -> TLS:
+        if self.require_client and self.ca is None:
+            raise ValueError("require_client asks every peer for a certificate: name the authorities that sign them in `ca`, or set it to false")
+        return self
+
+
+class DestinationTLS(Section):
+    """How a destination is reached over TLS. Without ``certificate`` and ``key`` we show none; ``ca`` None: the system's authorities. All PEM."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    name: str | None = None  # what its certificate is made out to, where that is not its `address`
+    check_name: bool = True  # false: any certificate of `ca` will do, since those of many devices name no host
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> DestinationTLS:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both, or neither")
+        if not self.check_name and self.ca is None:
+            raise ValueError("check_name false would take a certificate of any authority in the world: name yours in `ca`")
+        if not self.check_name and self.name is not None:
+            raise ValueError("name is looked at only where check_name is true: remove one of them")
+        return self
 
 
 class AllowedSender(Section):
@@ -85,9 +111,14 @@ class Reception(Section):
     processes: int = Field(2, ge=1, le=64)
     max_associations: int = Field(64, ge=1, le=10_000)
     max_pdu: int = Field(1_048_576, ge=4096, le=16_777_216)
+    fast_path: bool = True  # C-STORE data goes from the socket straight to the spool; false: through pynetdicom, object by object in memory
     senders: tuple[AllowedSender, ...] = ()
     tls: TLS | None = None
     private_sop_classes: tuple[str, ...] = ()
+    denied_sop_classes: tuple[SOPClass, ...] = ()
+    max_object: ByteCount = 4 << 30
+    max_nesting: int = Field(64, ge=8, le=100)  # pydicom cannot write much deeper ones
+    rate: ByteCount | None = None  # bytes a second of all senders together, shared evenly among them
     commitment: bool = False
     reserve: DiskSize = Size(number=5e9)
 
@@ -123,7 +154,7 @@ class DicomDestination(Section):
     ae_title: AETitle
     address: str
     port: Annotated[int, Field(ge=1, le=65535)]
-    tls: TLS | None = None
+    tls: DestinationTLS | None = None
     commitment: bool = False
     verify_identity: bool = False
     accepts_research: bool = False
@@ -179,6 +210,17 @@ class Settings(Section):
     destinations: Mapping[str, Destination] = {"research": FolderDestination(kind="folder", path=Path("./out"))}
     retention: Retention = Retention()
     monitoring: Monitoring = Monitoring()
+
+    @model_validator(mode="after")
+    def _tls_port_and_certificates(self) -> Settings:
+        port, tls = self.node.tls_port, self.reception.tls
+        if port is not None and tls is None:
+            raise ValueError("node.tls_port is given, but no certificate: add reception.tls, or leave the port null")
+        if tls is not None and port is None:
+            raise ValueError("reception.tls is given, but no port to use it on: add node.tls_port (2762 is the registered one), or leave it null")
+        if port is not None and port == self.node.port != 0:
+            raise ValueError(f"node.port and node.tls_port are both {port}: give TLS a port of its own, such as 2762")
+        return self
 
     @model_validator(mode="after")
     def _known_destinations(self) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -59,8 +60,31 @@ def _ae_title(text: object) -> str:
     return title
 
 
+def _byte_count(text: object) -> int:
+    size = Size(number=text) if isinstance(text, int) and not isinstance(text, bool) else parse_size(text)
+    if size.percent or size.number < 1:
+        raise ValueError(f"{text!r}: write a number of bytes above zero, such as 100MB; a share of the disk has no meaning here")
+    return int(size.number)
+
+
+def _sop_class(text: object) -> str:
+    """Return the UID of a SOP class given as UID or as keyword (PS3.6 Table A-1)."""
+    from pydicom._uid_dict import UID_dictionary  # only where a class is named: commands start faster without pydicom
+
+    word = str(text).strip()
+    if word in UID_dictionary or re.fullmatch(r"[0-2](\.(0|[1-9][0-9]*))+", word):
+        return word
+    keywords = {entry[4]: uid for uid, entry in UID_dictionary.items() if entry[1] == "SOP Class" and entry[4]}
+    if word not in keywords:
+        close = difflib.get_close_matches(word, keywords, n=1)
+        raise ValueError(f"{text!r} is no SOP class: write a UID or a keyword such as {close[0] if close else 'EncapsulatedPDFStorage'}")
+    return keywords[word]
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 DiskSize = Annotated[Size, BeforeValidator(parse_size)]
+ByteCount = Annotated[int, BeforeValidator(_byte_count)]
+SOPClass = Annotated[str, BeforeValidator(_sop_class)]
 AETitle = Annotated[str, BeforeValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port
 

@@ -18,8 +18,9 @@ from pacs_node.dicom.file_meta import read_meta
 from pacs_node.dicom.header import read_object
 from pacs_node.dicom.sop_classes import MAX_CONTEXTS, VERIFICATION, name_of
 from pacs_node.dicom.statuses import SUCCESS, StatusClass, classify
+from pacs_node.dicom.tls import ClientContext, client_arguments, explain
 from pacs_node.dicom.transfer_syntaxes import DEFAULT, REENCODABLE
-from pacs_node.errors import TemporaryFailure, UnreadableObject
+from pacs_node.errors import ConfigError, TemporaryFailure, UnreadableObject
 from pacs_node.records import Outcome, Parcel
 
 # A path given to send_c_store is then sent byte for byte in chunks, never decoded. pynetdicom has no other switch for this.
@@ -174,12 +175,15 @@ def _association(destination: DicomDestination, calling_ae: str, contexts: Seque
     """Open an association and release it at the end; raises `TemporaryFailure` where there is none to be had."""
     entity = Requestor(calling_ae, timeouts.connect, timeouts.associate, timeouts.response)
     try:
-        association = entity.associate(destination.address, destination.port, list(contexts), destination.ae_title)
+        tls = client_arguments(destination)
+        association = entity.associate(destination.address, destination.port, list(contexts), destination.ae_title, tls_args=tls)
+    except ConfigError as error:  # a file that was there at the start
+        raise TemporaryFailure(_name(destination), f"{error.key}: {error.problem}") from error
     except OSError as error:
         raise TemporaryFailure(_name(destination), f"the address cannot be resolved ({error.strerror or error})") from error
     answer = association.acceptor.primitive
     if not association.is_established and (answer is None or answer.result != 0 or association.accepted_contexts):
-        raise TemporaryFailure(_name(destination), _why_not(association, answer))
+        raise TemporaryFailure(_name(destination), _why_not(association, answer, tls[0] if tls else None))
     try:
         yield association
     finally:
@@ -187,7 +191,9 @@ def _association(destination: DicomDestination, calling_ae: str, contexts: Seque
             association.release()
 
 
-def _why_not(association: Association, answer: Any) -> str:
+def _why_not(association: Association, answer: Any, tls: ClientContext | None) -> str:
+    if tls is not None and tls.fault is not None:
+        return explain(tls.fault)
     if association.is_rejected and answer is not None:
         return f"rejected the association: {answer.result_str}, {answer.source_str}, {answer.reason_str}"
     return "cannot be reached, or broke off while the association was negotiated: check address and port, and whether it runs"

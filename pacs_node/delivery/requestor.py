@@ -16,6 +16,17 @@ from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION
 class _Socket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped
     """pynetdicom's own leaves the descriptor open where the peer has closed first: shutting down fails then, and closing is skipped."""
 
+    _ever_connected = False
+
+    @property
+    def _is_connected(self) -> bool:
+        """Whether a connection was made, even if it is closed by now: a quick rejection would be taken for an abort otherwise."""
+        return self._ever_connected
+
+    @_is_connected.setter
+    def _is_connected(self, value: bool) -> None:
+        self._ever_connected = self._ever_connected or value
+
     def _create_socket(self, address: AddressInformation) -> socket.socket:
         made: socket.socket = super()._create_socket(address)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -166,6 +166,21 @@ def is_synthetic(dataset: Dataset) -> bool:
     return text_of(dataset, "SyntheticData").upper() == "YES"
 
 
+def nested_deeper(dataset: Dataset, most: int) -> bool:
+    """Tell whether sequences lie in sequences more than ``most`` deep; what cannot be parsed as a sequence counts as none."""
+    for tag in dataset.keys():  # noqa: SIM118 - iterating a dataset converts every value
+        element = dataset.get_item(tag)
+        if element is None or element.VR not in ("SQ", "UN", None):
+            continue
+        try:
+            items = dataset[tag].value if dataset[tag].VR == "SQ" else ()
+        except DAMAGED:
+            continue
+        if items and (most < 1 or any(nested_deeper(item, most - 1) for item in items)):
+            return True
+    return False
+
+
 def has_pixels(dataset: Dataset) -> bool:
     """Tell whether the object describes pixels (also after reading without them)."""
     return "Rows" in dataset and "Columns" in dataset and "BitsAllocated" in dataset

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 MAX_ATTEMPTS = 3
 _FIRST_PAUSE = timedelta(seconds=5)
+_NO_ROOM_PAUSE = timedelta(seconds=30)
 
 
 class Fault(StrEnum):
@@ -16,6 +17,7 @@ class Fault(StrEnum):
     WORKER_DIED = "worker died"  # no sign of life for a whole lease, or its process ended
     CRASHED = "crashed"  # an unexpected exception
     UNUSABLE = "unusable"  # a missing or damaged bundle: time does not mend it
+    NO_ROOM = "no room"  # the disk took no more: the job is not the cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,10 @@ class Park:
 def decide(fault: Fault, attempts: int, message: str, now: datetime) -> Again | Park:
     """Decide after the run number ``attempts`` (1 for the first) ended with ``fault``.
 
-    A job whose worker dies is run again like any other, but not for ever: the third time it counts as the cause.
+    A job whose worker dies is run again like any other, but not for ever: the third time it counts as the cause. A full disk never does.
     """
+    if fault is Fault.NO_ROOM:
+        return Again(now + _NO_ROOM_PAUSE)
     if fault is Fault.UNUSABLE:
         return Park(message)
     if attempts >= MAX_ATTEMPTS:

@@ -6,6 +6,8 @@
     assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
+    reconcile.py   files ─► index              what the database lacks, at the start
+    pressure.py    a full disk                 said, and swept
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     operate.py     retry, release, cancel      what operators do, audited
 
@@ -26,6 +28,7 @@ import structlog
 from pacs_node.config import Settings, shipped
 from pacs_node.database.alerts import clear_alert, clear_kind, raise_alert
 from pacs_node.database.engine import Store
+from pacs_node.reception.pressure import Pressure
 from pacs_node.reception.spool import Spool
 from pacs_node.routing import Rules
 
@@ -41,6 +44,8 @@ class House:
     spool: Spool
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # a moved one in tests
     quarantine_seen: int = 0  # when the quarantine folder had last changed as it was read, ns
+    pressure: Pressure = Pressure.NORMAL  # of the disk, as it was last said
+    swept_at: datetime | None = None
     log: structlog.typing.FilteringBoundLogger = field(default_factory=structlog.get_logger)
 
     @property

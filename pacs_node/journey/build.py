@@ -106,19 +106,21 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
     return part
 
 
-def _request(
-    house: House, task: Task, finding: Finding | None, notice: Notice | None, sources: Sources, kinds: tuple[str, ...]
-) -> results.BuildRequest:
+def _request(house: House, task: Task, finding: Finding | None, notice: Notice | None, sources: Sources, kinds: tuple[str, ...]) -> results.BuildRequest:
     node = house.settings.node
     run = replace(task.run, variant="+".join(sorted(kinds)))
     return results.BuildRequest(finding, notice, sources, run, node.equipment, node.uid_root, node.timezone, kinds)
 
 
+def attempt_folder(task: Task) -> str:
+    """Return where an attempt keeps what it builds, in the data folder; it never touches the files of another."""
+    return f"results/{task.job_id // 1000:04d}/{task.job_id}/{task.run.number}-{task.attempts}"
+
+
 def _save_all(
     house: House, task: Task, variant: str, objects: Sequence[ResultObject], sources: Sources
 ) -> list[tuple[ResultObject, str, str, tuple[str, ...]]]:
-    # an attempt never touches the files of another
-    folder = f"results/{task.job_id // 1000:04d}/{task.job_id}/{task.run.number}-{task.attempts}/{variant}"
+    folder = f"{attempt_folder(task)}/{variant}"
     saved = []
     structural = results.check_all(tuple(objects), sources)
     for obj in objects:

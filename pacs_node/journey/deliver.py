@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from pacs_node import delivery
+from pacs_node import crash, delivery
 from pacs_node.config import Destination
 from pacs_node.database import deliveries
 from pacs_node.database.alerts import audit, clear_alert, raise_alert
@@ -109,6 +109,7 @@ def _parcel(house: House, row: DeliveryRow, note: delivery.OnOutcome) -> Parcel 
 
 def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
     """Commit what became of one object."""
+    crash.passed("sent")
     moment = house.clock()
     with house.store.write() as session:
         current = deliveries.get(session, row.id)
@@ -121,6 +122,7 @@ def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
             _say_stuck(house, session, current, "refused", outcome.message)
         else:
             _postpone(house, session, current, outcome, moment)
+    crash.passed("committed")
     log = house.log.info if outcome.delivered else house.log.warning
     log("delivery", destination=name, job=row.job_id, kind=row.object.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
 

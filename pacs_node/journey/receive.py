@@ -17,16 +17,18 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from pacs_node import crash
 from pacs_node.assembly import grouping
 from pacs_node.database import deliveries, jobs, studies
 from pacs_node.database.alerts import clear_alert, raise_alert
 from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, InstanceRow, StudyRow
-from pacs_node.dicom.header import identity, made_by, number_of, read_header, text_of
+from pacs_node.dicom.header import identity, made_by, nested_deeper, number_of, read_header, text_of
 from pacs_node.dicom.uids import node_device_uid
 from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House, sync_folder
 from pacs_node.monitoring.logs import study_tag
+from pacs_node.reception.returning import take_back
 from pacs_node.records import Arrival, AssociationEnd, Instance, Quarantined, Series
 
 BATCH = 100  # arrivals a transaction
@@ -82,7 +84,9 @@ def receive(house: House, now: datetime) -> int:
 
 def describe(house: House, arrival: Arrival) -> _Item:
     """Read what is indexed of an arrived object; raises `UnreadableObject`."""
-    header = read_header(arrival.path, f"arrival {arrival.name}")
+    header, most = read_header(arrival.path, f"arrival {arrival.name}"), house.settings.reception.max_nesting
+    if nested_deeper(header, most):
+        raise UnreadableObject(f"arrival {arrival.name}", f"its sequences are nested more than {most} deep (reception.max_nesting)")
     instance = Instance(
         sop_uid=text_of(header, "SOPInstanceUID")[:64],
         sop_class_uid=text_of(header, "SOPClassUID")[:64],
@@ -193,6 +197,7 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
                 _take_new(house, session, batch, item)
         for study_id in batch.studies:
             _settle_identity(session, study_id, batch, now)
+    crash.passed("indexed")
     _carry_out(house, batch)
     for event, values in batch.remarks:
         house.log.info(event, **values)
@@ -308,8 +313,11 @@ def _carry_out(house: House, batch: _Batch) -> None:
     for source, target in batch.moves:
         path = house.folder(str(Path(target).parent)) / Path(target).name
         if source.exists():
+            if path.exists():  # of an index that was lost meanwhile: an acknowledged file is never overwritten
+                take_back(house.spool.new, path)
             os.replace(source, path)
         folders[path.parent] = None
+    crash.passed("moved")
     _sync_all([*folders, *dict.fromkeys(source.parent for source, _ in batch.moves)])
     house.spool.forget(*batch.drops)
 

@@ -6,6 +6,8 @@ next sign and commits nothing: the commit asks once more whether the job is stil
 
 from __future__ import annotations
 
+import errno
+import shutil
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from pacs_node import crash
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.database import deliveries, jobs, studies
@@ -27,7 +30,7 @@ from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import BundleError, NotAnalysable, PacsNodeError
 from pacs_node.executors.retry import Fault
 from pacs_node.journey import House
-from pacs_node.journey.build import Built, Part, Task, build_variant, sources_of, variants
+from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_variant, sources_of, variants
 from pacs_node.journey.leases import LEASE, decide_after
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import Finding, Notice, NoticeStatus, PriorReport, Run
@@ -92,19 +95,28 @@ def run_job(house: House, worker: Worker) -> bool:
         task = _take_out(house, session, job) if job is not None else None
     if task is None:
         return False
+    crash.passed("claimed")
     log = house.log.bind(job=task.job_id, study=study_tag(task.study_uid), pipeline=task.pipeline, run=task.run.number)
     log.info("job started", worker=worker.name, attempt=task.attempts)
     heart = _Heart(house, task.job_id, worker.name)
     try:
         with heart:
             built = _run(house, worker, task, heart)
+            crash.passed("built")
             _commit(house, worker, task, built)
+            crash.passed("stored")
         verdict = built.finding.verdict.value if built.finding else built.notice.reason if built.notice else "nothing to do"
         log.info("job finished", score=round(built.finding.score, 4) if built.finding else None, verdict=verdict)
     except _LostJob:
         log.warning("job given up", why="it was cancelled, or its lease was lost")
     except BundleError as error:
         _end_badly(house, worker, task, Fault.UNUSABLE, str(error))
+    except OSError as error:
+        log.error("job stopped", traceback=traceback.format_exc())
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full:  # nothing of this attempt is committed, and the database needs room to say so
+            shutil.rmtree(house.data / attempt_folder(task), ignore_errors=True)
+        _end_badly(house, worker, task, Fault.NO_ROOM if full else Fault.CRASHED, f"{type(error).__name__}: {error}")
     except Exception as error:  # the border of the job runner: whatever goes wrong becomes a state
         log.error("job crashed", traceback=traceback.format_exc())
         _end_badly(house, worker, task, Fault.CRASHED, f"{type(error).__name__}: {error}")
@@ -200,6 +212,7 @@ def _run(house: House, worker: Worker, task: Task, heart: _Heart) -> Built:
             notice = Notice(NoticeStatus.NOT_ATTEMPTED, error.reason)
     else:
         notice = Notice(NoticeStatus.NOT_ATTEMPTED, f"no analysis is configured for such studies (rule {', '.join(task.rules)})")
+    crash.passed("analysed")
     built = Built(finding, notice)
     sources = sources_of(task, finding)
     for kinds, destinations in variants(house, task, finding).items():

@@ -96,6 +96,7 @@ def _volume(spec: PhantomSpec, made: Modality, image: Array) -> Volume:
         modality=spec.modality,
         series_uid=uid(spec, "series"),
         frame_of_reference_uid=uid(spec, "frame of reference") if made.LOCATED else None,
+        weighting=spec.sequence if spec.modality == "MR" else "",
         synthetic=True,
     )
 

@@ -9,6 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from pacs_node.config import AllowedSender
 
 _PERMANENT, _TRANSIENT = 1, 2
+_NO_REASON, _CALLING_AE, _CALLED_AE = 1, 3, 7  # reasons of the service user
 _USER, _PRESENTATION = 1, 3  # who refuses: the service user, or the service provider's presentation function
 
 
@@ -40,7 +41,7 @@ class Request:
     calling_ae: str
     address: str  # IP address of the peer
     open_associations: int  # of all receivers, with this one
-    has_room: bool  # more than the reserve is free on the spool's disk
+    has_room: bool  # the spool's disk is short of the step at which associations are rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,16 @@ class Terms:
 def decide(request: Request, terms: Terms) -> Admitted | Rejection:
     """Decide about one request; what the peer can never change by waiting is said first."""
     if request.called_ae.strip() not in terms.ae_titles:
-        return Rejection(_PERMANENT, _USER, 7, f"called AE title {request.called_ae!r} is none of {', '.join(terms.ae_titles)}")
+        return Rejection(_PERMANENT, _USER, _CALLED_AE, f"called AE title {request.called_ae!r} is none of {', '.join(terms.ae_titles)}")
     sender = next((sender for sender in terms.senders if _matches(sender, request)), None)
     if terms.senders and sender is None:
-        return Rejection(_PERMANENT, _USER, 3, f"calling AE title {request.calling_ae!r} from {request.address} is not among reception.senders")
+        known = any(sender.ae_title == request.calling_ae.strip() for sender in terms.senders)
+        reason = _NO_REASON if known else _CALLING_AE  # a known title from elsewhere: the standard has no reason for addresses
+        return Rejection(_PERMANENT, _USER, reason, f"calling AE title {request.calling_ae!r} from {request.address} is not among reception.senders")
     if request.open_associations > terms.max_associations:
         return Rejection(_TRANSIENT, _PRESENTATION, 2, f"{terms.max_associations} associations are open, which is reception.max_associations")
     if not request.has_room:
-        return Rejection(_TRANSIENT, _PRESENTATION, 1, "the disk of the spool is filled up to reception.reserve")
+        return Rejection(_TRANSIENT, _PRESENTATION, 1, "the disk of the spool is almost filled up to reception.reserve")
     return Admitted(sender)
 
 

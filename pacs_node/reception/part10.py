@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,26 +36,33 @@ def head(incoming: Incoming, receiver: str = "") -> bytes:
     (0002,0027) the peer; the receiving ones (0002,0018), (0002,0028) this node again. ``receiver`` is this node's ``host:port``.
     The association identifier stands in the private information (0002,0102).
     """
-    sender = incoming.sender
-    own = [(0x0016, b"AE", sender.called_ae), (0x0026, b"UR", _url(receiver))]
-    values = [
-        (0x0001, b"OB", "\0\x01"),
-        (0x0002, b"UI", incoming.sop_class),
-        (0x0003, b"UI", incoming.sop_instance),
-        (0x0010, b"UI", incoming.transfer_syntax),
+    before, after = _around(incoming.sender, incoming.sop_class, incoming.transfer_syntax, receiver)
+    body = before + _element(0x0003, b"UI", incoming.sop_instance) * bool(incoming.sop_instance) + after
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(body)) + body
+
+
+@functools.lru_cache(maxsize=256)
+def _around(sender: Sender, sop_class: str, transfer_syntax: str, receiver: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after the SOP Instance UID: the same for all instances of a series."""
+    before = [(0x0001, b"OB", "\0\x01"), (0x0002, b"UI", sop_class)]
+    after = [
+        (0x0010, b"UI", transfer_syntax),
         (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
         (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-        own[0],
+        (0x0016, b"AE", sender.called_ae),
         (0x0017, b"AE", sender.calling_ae),
         (0x0018, b"AE", sender.called_ae),
-        own[1],
+        (0x0026, b"UR", _url(receiver)),
         (0x0027, b"UR", _url(sender.address)),
         (0x0028, b"UR", _url(receiver)),
         (0x0100, b"UI", PRIVATE_INFORMATION_CREATOR),
         (0x0102, b"OB", sender.association),
     ]
-    body = b"".join(_element(number, vr, text) for number, vr, text in values if text)
-    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(body)) + body
+    return _elements(before), _elements(after)
+
+
+def _elements(values: list[tuple[int, bytes, str]]) -> bytes:
+    return b"".join(_element(number, vr, text) for number, vr, text in values if text)
 
 
 def _element(number: int, vr: bytes, text: str) -> bytes:

@@ -14,7 +14,6 @@ anything received. One association writes into one shard. A receiver writes, one
 from __future__ import annotations
 
 import contextlib
-import errno
 import heapq
 import json
 import os
@@ -28,12 +27,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pacs_node.errors import SpoolFull, UnreadableObject
-from pacs_node.reception.files import Bytes, FileLayer, write_durably
-from pacs_node.reception.part10 import Incoming, head, sender_of
+from pacs_node.reception.crashing import file_layer
+from pacs_node.reception.files import Bytes, FileLayer
+from pacs_node.reception.part10 import Incoming, sender_of
+from pacs_node.reception.spool_file import SpoolFile, disk_faults, write_note
 from pacs_node.records import Arrival, AssociationEnd, Quarantined, Sender
 
 SHARDS = 16
-DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 _NAME = re.compile(r"([0-9]{20})-([0-9a-z]{1,32})-([0-9]{6,})")
 _ASSOCIATION = re.compile(r"[0-9a-z]{1,32}")
@@ -56,7 +56,7 @@ class Spool:
 
     def __init__(self, data: Path, address: str = "", files: FileLayer | None = None) -> None:
         self.new, self.quarantine_folder = data / "spool" / "new", data / "quarantine"
-        self._address, self._files = address, files or FileLayer()
+        self._address, self._files = address, files or file_layer()
         self._lock, self._last_time, self._count = threading.Lock(), 0, 0
         self._shards = [self.new / f"{number:02x}" for number in range(SHARDS)]
         missing = [folder for folder in (*self._shards, self.quarantine_folder) if not folder.is_dir()]
@@ -68,14 +68,16 @@ class Spool:
 
     # --- writing -------------------------------------------------------------------------------------------------------
 
+    def open(self, incoming: Incoming) -> SpoolFile:
+        """Begin the file of an instance; nothing of it is seen before `SpoolFile.commit`."""
+        return SpoolFile(self._files, self._path(incoming.sender, ".dcm"), self.quarantine_folder, incoming, self._address)
+
     def store(self, sender: Sender, sop_class: str, sop_instance: str, transfer_syntax: str, parts: Iterable[Bytes]) -> Path:
         """Keep an instance; on return it is on the disk and success may be answered.
 
         ``parts`` are the dataset's bytes as received, in order.
         """
-        path = self._path(sender, ".dcm")
-        self._write(path, Incoming(sender, sop_class, sop_instance, transfer_syntax), parts)
-        return path
+        return self._filled(Incoming(sender, sop_class, sop_instance, transfer_syntax), parts).commit()
 
     def end_association(self, sender: Sender, *, released: bool, stored: int, refused: int) -> AssociationEnd:
         """Write the marker that says that an association is over, after its instances in the order of names."""
@@ -87,10 +89,7 @@ class Spool:
 
     def set_aside(self, incoming: Incoming, parts: Iterable[Bytes], reason: str) -> Path:
         """Keep an object that cannot be accepted, with the reason, in quarantine."""
-        path = self.quarantine_folder / self._path(incoming.sender, ".dcm").name
-        self._write_json(path.with_suffix(".json"), {"sender": asdict(incoming.sender), "reason": reason})
-        self._write(path, incoming, parts)
-        return path
+        return self._filled(incoming, parts).set_aside(reason)
 
     def quarantine(self, arrival: Arrival, reason: str) -> Quarantined:
         """Move an arrival that turned out to be unusable into quarantine, with the reason."""
@@ -110,19 +109,19 @@ class Spool:
             name = f"{self._last_time:020d}-{sender.association}-{self._count:06d}"
         return self._shards[zlib.crc32(sender.association.encode()) % SHARDS] / f"{name}{suffix}"
 
-    def _write(self, path: Path, incoming: Incoming, parts: Iterable[Bytes]) -> None:
-        self._durably(path, _chain(head(incoming, self._address), parts))
+    def _filled(self, incoming: Incoming, parts: Iterable[Bytes]) -> SpoolFile:
+        file = self.open(incoming)
+        try:
+            for part in parts:
+                file.write(part)
+        except BaseException:
+            file.discard()
+            raise
+        return file
 
     def _write_json(self, path: Path, content: object) -> None:
-        self._durably(path, (json.dumps(content, ensure_ascii=True).encode(),))
-
-    def _durably(self, path: Path, parts: Iterable[Bytes]) -> None:
-        try:
-            write_durably(self._files, path, parts)
-        except OSError as error:
-            if error.errno in DISK_FAULTS:
-                raise SpoolFull(path.parent, error.strerror or str(error)) from error
-            raise
+        with disk_faults(path.parent):
+            write_note(self._files, path, content)
 
     # --- reading -------------------------------------------------------------------------------------------------------
 
@@ -189,11 +188,6 @@ class Spool:
         """Tell whether more than the reserve is free on the spool's disk, in bytes that an ordinary user may take."""
         disk = os.statvfs(self.new)
         return disk.f_bavail * disk.f_frsize > reserve_bytes
-
-
-def _chain(first: bytes, rest: Iterable[Bytes]) -> Iterator[Bytes]:
-    yield first
-    yield from rest
 
 
 def _time_of(name: str) -> datetime:

@@ -1,10 +1,11 @@
-"""The seam to pynetdicom: connections in, four calls out. A faster data path replaces this module and nothing else.
+"""The storage SCP on the network: pynetdicom negotiates and keeps its state machine, C-STORE data may go a faster way.
 
 ::
 
     listening socket ─► StorageServer ─► StorageAssociation (one thread a connection) ─► Conversation
-     (inherited)         accept           first PDU read with a deadline                  admit, store, end
-                                          then pynetdicom's state machine
+     (inherited)         accept           first PDU read with a deadline                  admit, open, end
+                                          then pynetdicom's state machine,
+                                          C-STORE data past it (`fast_path`, `stepped`)
 
 What differs from stock pynetdicom, and why:
 
@@ -13,99 +14,58 @@ What differs from stock pynetdicom, and why:
   says something else or goes away costs one sleeping thread, and that only until the timeout;
 * a PDU longer than announced ends the connection instead of being collected in memory;
 * the presentation contexts are chosen from the proposal; copying the table of all classes cost 0.1 s an association;
-* C-STORE goes to the conversation whatever class its command names; the rest (C-ECHO, release, abort) is pynetdicom's.
+* C-STORE goes to the conversation whatever class its command names; the rest (C-ECHO, release, abort) is pynetdicom's;
+* with ``fast``, an association has one thread in place of two, which sleeps until something comes, and an object is never held in memory.
 
-It uses private parts of pynetdicom (``_serve_request``, ``_accepted_cx``, ``_bind_defaults``), hence the pin ``~= 3.0.4``.
+These modules use private parts of pynetdicom, hence the pin ``~= 3.0.4``: here ``_serve_request``, ``_accepted_cx``, ``_bind_defaults``; in `stepped`
+``_is_transport_event``, ``_process_recv_primitive``, ``_idle_timer``, ``_kill_thread``, ``_dul_ready``, ``_kill``; in `connection` ``_is_connected``;
+in `fast_path` what of these it reads.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import functools
 import gc
-import select
 import socket
-import struct
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from pynetdicom import AE, build_context, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.transport import AddressInformation, AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
+from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
 
+from pacs_node import crash
 from pacs_node.reception.admission import Rejection
-from pacs_node.reception.files import Bytes
+from pacs_node.reception.connection import Connection
+from pacs_node.reception.conversation import Conversation, Limits, Proposal, StoreRequest
+from pacs_node.reception.fast_path import FastPath
+from pacs_node.reception.stepped import SteppedDimse, SteppedUpperLayer
 
 log = structlog.get_logger(__name__)
 
-_A_ASSOCIATE_RQ = 0x01
-_FIRST_PDU_LIMIT = 1 << 20  # bytes; 128 contexts that name every transfer syntax take about 250 KiB
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _COLLECT_AFTER = 64  # connections
-_UNEXPECTED_PDU, _INVALID_VALUE = 2, 6  # reasons of an A-ABORT by the provider (PS3.8 Table 9-26)
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What a peer asks for when it opens an association."""
-
-    calling_ae: str
-    called_ae: str
-    address: str
-    port: int
-    contexts: tuple[tuple[str, tuple[str, ...]], ...]  # abstract syntax, transfer syntaxes
-
-
-@dataclass(frozen=True, slots=True)
-class StoreRequest:
-    """A C-STORE request: what its command says, and the dataset's bytes in order."""
-
-    sop_class: str
-    sop_instance: str
-    transfer_syntax: str
-    parts: Iterable[Bytes]
-
-
-class Conversation(Protocol):
-    """What an association needs from us. None of the calls may raise."""
-
-    def admit(self, proposal: Proposal) -> Mapping[str, tuple[str, ...]] | Rejection:
-        """Return abstract syntax → transfer syntaxes in order of preference, or why the association is refused."""
-
-    def store(self, request: StoreRequest) -> int:
-        """Take an instance in and return the status of the C-STORE response."""
-
-    def end(self, released: bool) -> None:
-        """The association is over; called once for each connection, whatever happened."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds and sizes that keep a peer from holding us."""
-
-    associate: float  # a whole A-ASSOCIATE-RQ must have come
-    stall: float  # a PDU that has begun must bring something
-    max_pdu: int  # bytes, as announced
-    max_object: int  # bytes of one dataset, which is held in memory until it is complete
-    connections: int  # open connections of one process, admitted or not
 
 
 class StorageServer(AssociationServer):  # type: ignore[misc]  # pynetdicom is untyped
     """Accepts connections on a listening socket that belongs to someone else.
 
-    ``begin`` makes the conversation of a new connection.
+    ``begin`` makes the conversation of a new connection; ``tls`` is the server context of a socket on which peers speak TLS.
     """
 
     socket: Any
 
-    def __init__(self, ae: AE, listening: socket.socket, begin: Callable[[], Conversation], limits: Limits) -> None:
-        self._listening, self.begin, self.limits = listening, begin, limits
+    def __init__(
+        self, ae: AE, listening: socket.socket, begin: Callable[[], Conversation], limits: Limits, *, fast: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._listening, self.begin, self.limits, self.fast, self.tls = listening, begin, limits, fast, tls
         self.connections: set[StorageAssociation] = set()
         self._ended = 0
         super().__init__(ae, listening.getsockname(), ae.ae_title, [], request_handler=_ConnectionHandler)
@@ -133,6 +93,8 @@ class StorageServer(AssociationServer):  # type: ignore[misc]  # pynetdicom is u
             raise
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)  # the handshake waits in the connection's thread
         return connection, address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
@@ -190,8 +152,12 @@ class StorageAssociation(Association):  # type: ignore[misc]
         super().__init__(server.ae, MODE_ACCEPTOR)
         self._server, self._conversation, self._limits = server, server.begin(), server.limits
         self.name = f"AcceptorThread@{remote[0]}:{remote[1]}"
+        if server.fast:
+            self.dul, self.dimse = SteppedUpperLayer(self), SteppedDimse(self)
+            self.acse_timeout, self.network_timeout = server.ae.acse_timeout, server.ae.network_timeout  # into the timers of the new one
+        self.transport = Connection(self, connection, server.limits)
+        self.fast_path = FastPath(self, self.transport, self._conversation, server.limits.max_pdu)
         self.dul.daemon = True
-        self.transport = BoundedSocket(self, connection, server.limits)
         self.set_socket(self.transport)
         self.acceptor.maximum_length = server.ae.maximum_pdu_size
         self.acceptor.ae_title = server.ae.ae_title
@@ -213,6 +179,7 @@ class StorageAssociation(Association):  # type: ignore[misc]
                 super().run_reactor()
         finally:
             self.transport.cut()
+            self.fast_path.discard()
             self._conversation.end(self.is_released)
             self._server.forget(self)
 
@@ -243,6 +210,8 @@ class StorageAssociation(Association):  # type: ignore[misc]
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         """Answer a C-STORE request; hand everything else to pynetdicom."""
+        if isinstance(msg, C_CANCEL):
+            return  # of what is answered by then: pynetdicom keeps ten, and serves the eleventh, of which it dies
         is_store = isinstance(msg, C_STORE) and msg.MessageIDBeingRespondedTo is None and msg.MessageID is not None
         if not is_store or context_id not in self._accepted_cx or self._sent_release:
             super()._serve_request(msg, context_id)
@@ -250,17 +219,16 @@ class StorageAssociation(Association):  # type: ignore[misc]
         response = C_STORE()
         response.MessageID = response.MessageIDBeingRespondedTo = msg.MessageID
         response.AffectedSOPClassUID, response.AffectedSOPInstanceUID = msg.AffectedSOPClassUID, msg.AffectedSOPInstanceUID
-        response.Status = self._conversation.store(
-            StoreRequest(
-                sop_class=_uid_text(msg.AffectedSOPClassUID),
-                sop_instance=_uid_text(msg.AffectedSOPInstanceUID),
-                transfer_syntax=str(self._accepted_cx[context_id].transfer_syntax[0]),
-                parts=() if msg.DataSet is None else (msg.DataSet.getbuffer(),),
-            )
-        )
+        transfer_syntax = str(self._accepted_cx[context_id].transfer_syntax[0])
+        sink = self._conversation.open(StoreRequest(_uid_text(msg.AffectedSOPClassUID), _uid_text(msg.AffectedSOPInstanceUID), transfer_syntax))
+        if msg.DataSet is not None:
+            sink.write(msg.DataSet.getbuffer())
+        response.Status = sink.commit()
         self.dimse.send_msg(response, context_id)
+        crash.passed("answered")
 
 
+@functools.lru_cache(maxsize=4096)  # a sender proposes the same hundred contexts every time, and nobody changes one of ours
 def _as_scp(abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> Any:
     """Return a context in which the peer may be SCU and not SCP, whatever roles it proposes (PS3.7 D.3.3.4)."""
     context = build_context(abstract_syntax, list(transfer_syntaxes))
@@ -270,74 +238,3 @@ def _as_scp(abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> Any:
 
 def _uid_text(uid: object) -> str:
     return str(uid or "").strip(" \0")
-
-
-class BoundedSocket(AssociationSocket):  # type: ignore[misc]
-    """A connection that reads within limits of size and time."""
-
-    def __init__(self, association: StorageAssociation, connection: socket.socket, limits: Limits) -> None:
-        super().__init__(association, client_socket=connection)
-        self._limits, self._ahead = limits, bytearray()
-        self._poll = select.poll()  # unlike select(), it takes descriptors above 1023
-        self._poll.register(connection, select.POLLIN)
-        self._connection = connection
-
-    def await_request(self, seconds: float) -> bool:
-        """Read the whole first PDU within ``seconds`` and keep it for the state machine; False where it is no association request."""
-        deadline = time.monotonic() + seconds
-        try:
-            start = self._exactly(6, deadline)
-            kind, length = struct.unpack(">BxL", start)
-            if kind != _A_ASSOCIATE_RQ or length > _FIRST_PDU_LIMIT:
-                reason = _INVALID_VALUE if kind == _A_ASSOCIATE_RQ else _UNEXPECTED_PDU
-                self._connection.sendall(struct.pack(">BxLxxBB", 0x07, 4, 2, reason))
-                return False
-            self._ahead = start + self._exactly(length, deadline)
-            self._connection.settimeout(self._limits.stall)
-        except OSError:
-            return False
-        return True
-
-    def _exactly(self, size: int, deadline: float) -> bytearray:
-        found = bytearray()
-        while len(found) < size:
-            self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            piece = self._connection.recv(size - len(found))
-            if not piece:
-                raise ConnectionError("closed before the association request was complete")
-            found += piece
-        return found
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether something can be read; a broken connection counts, reading it tells.
-
-        While requests wait to be served nothing more is read: a peer that does not await our answers is slowed, not collected.
-        """
-        if self._ahead:
-            return True
-        if self.socket is None or not self._is_connected or self.assoc.dimse.msg_queue.qsize() > 1:
-            return False
-        return bool(self._poll.poll(0))
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read ``nr_bytes``, fewer where the connection ends; raises OSError beyond the limits of time and size."""
-        if nr_bytes > self._limits.max_pdu + _FIRST_PDU_LIMIT:
-            raise OSError(f"a PDU of {nr_bytes} bytes is longer than the {self._limits.max_pdu} bytes announced")
-        message = self.assoc.dimse.message
-        if message is not None and message.data_set.tell() > self._limits.max_object:
-            raise OSError(f"an object is larger than {self._limits.max_object} bytes")
-        found, self._ahead = self._ahead[:nr_bytes], self._ahead[nr_bytes:]
-        while len(found) < nr_bytes:
-            piece = self.socket.recv(min(nr_bytes - len(found), 1 << 18))
-            if not piece:
-                break
-            found += piece
-        return found
-
-    def cut(self) -> None:
-        """End the connection, whatever is under way on it."""
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):
-            self._connection.close()

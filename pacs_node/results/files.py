@@ -26,11 +26,14 @@ def save(result: ResultObject, path: Path) -> str:
     """
     content = encode(result.dataset)
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # on a full disk, half a result would take the room that is needed to say so
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

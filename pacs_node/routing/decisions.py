@@ -63,7 +63,7 @@ def route(rules: Rules, study: Sequence[SeriesView]) -> tuple[Decision, ...]:
     """Ask every rule about a study.
 
     Returns one decision for each rule, in the order of the file. Each ordinary rule that holds on a series fires; the rules with
-    `otherwise` (there may be several) fire when none of those did.
+    `otherwise` (there may be several) fire when none of those did and their conditions, if they have any, hold on a series.
     """
     ordinary = {rule.name: _decide(rule, rules, study) for rule in rules.rules if not rule.otherwise}
     winners = [name for name, decision in ordinary.items() if decision.fired]

@@ -91,7 +91,7 @@ def load(
 def _compile(rule: Rule, written: Mapping[str, Any], faults: list[Fault]) -> RoutingRule:
     return RoutingRule(
         name=rule.name,
-        when=ALWAYS if rule.otherwise else _condition(written, "when", faults),
+        when=ALWAYS if rule.when is None else _condition(written, "when", faults),
         otherwise=rule.otherwise,
         selection=rule.series if isinstance(rule.series, str) else _condition(written, "series", faults),
         pipeline=rule.pipeline,

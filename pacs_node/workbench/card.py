@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pacs_node.analysis.bundle import Bundle
-from pacs_node.analysis.manifest import CARD
+from pacs_node.analysis.manifest import CARD, Manifest, Scope
 from pacs_node.autoencoder import scoring
 from pacs_node.workbench import evaluation, material
 from pacs_node.workbench.evaluation import Case
@@ -86,8 +86,7 @@ def _scope(bundle: Bundle) -> list[str]:
     return [
         "## What it is for",
         "",
-        f"* Judges: {manifest.modality} of {', '.join(manifest.regions)}; at least {scope.min_slices} slices, "
-        f"no more than {scope.max_slice_spacing_mm:g} mm apart.",
+        f"* Judges: {_seen(manifest)} of {', '.join(manifest.regions)}{_slices(scope)}.",
         f"* Grid: {grid.pixels} × {grid.pixels} pixels of {grid.spacing_mm:g} mm in the plane of each slice: what is smaller than about "
         f"{3 * grid.spacing_mm:g} mm is not seen.",
         f"* Learnt from: {learnt}, seed {recipe.seed}.",
@@ -95,6 +94,14 @@ def _scope(bundle: Bundle) -> list[str]:
         "* Not good for: statements about patients. It never saw one in training, so real anatomy, noise and devices look unusual to it, and with",
         "  its synthetic calibration a patient's study is reported as uncalibrated.",
     ]
+
+
+def _seen(manifest: Manifest) -> str:
+    return " ".join([manifest.modality, *([f"({', '.join(manifest.scope.weightings)})"] if manifest.scope.weightings else [])])
+
+
+def _slices(scope: Scope) -> str:
+    return f"; at least {scope.min_slices} slices, no more than {scope.max_slice_spacing_mm:g} mm apart" if scope.min_slices > 1 else ""
 
 
 def _evaluation(result: Table) -> list[str]:

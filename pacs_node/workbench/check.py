@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -17,8 +17,11 @@ from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Re
 from pacs_node.database.engine import Store, database_url
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery.cstore import probe
+from pacs_node.dicom.certificates import examine_destination, examine_reception
 from pacs_node.errors import ConfigError, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
+from pacs_node.journey.pressure import WORDS, pressure_of
+from pacs_node.reception.pressure import Pressure, measure
 from pacs_node.routing import load as load_rules
 
 Line = tuple[str, str]  # ok | warning | fault, text
@@ -42,7 +45,7 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
         settings = read(config)
     except ConfigError as error:
         return Report((("fault", str(error)),))
-    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _senders, _destinations]
+    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _senders, _certificates, _destinations]
     if echo:
         checks.append(_echo)
     lines: list[Line] = [("ok", f"configuration of node {settings.node.name!r}: AE titles {', '.join(settings.node.ae_titles)}, port {settings.node.port}")]
@@ -110,11 +113,13 @@ def _calibration(bundle: Bundle) -> str:
 def _disk(settings: Settings) -> Iterator[Line]:
     data = settings.node.data
     folder = next(part for part in (data.resolve(), *data.resolve().parents) if part.is_dir())
-    disk = shutil.disk_usage(folder)
-    reserve = settings.reception.reserve.bytes_of(disk.total)
-    if disk.free < reserve:
-        room = f"{disk.free / 1e9:.1f} GB free, less than reception.reserve ({reserve / 1e9:.1f} GB)"
+    disk = measure(folder)
+    reserve, pressure = settings.reception.reserve.bytes_of(disk.capacity), pressure_of(settings, disk)
+    if pressure >= Pressure.REJECT:
+        room = f"{disk.free / 1e9:.1f} GB free, not enough beyond reception.reserve ({reserve / 1e9:.1f} GB)"
         yield "fault", f"{folder} has {room}: instances would be refused; free some space or lower it"
+    elif pressure >= Pressure.WARN:
+        yield "warning", f"{folder} has {disk.free / 1e9:.1f} GB free: {WORDS[pressure]}"
     else:
         yield "ok", f"data folder {data}: {disk.free / 1e9:.0f} GB free, {reserve / 1e9:.1f} GB kept in reserve"
 
@@ -139,6 +144,21 @@ def _database(settings: Settings) -> Iterator[Line]:
 def _senders(settings: Settings) -> Iterator[Line]:
     if not settings.reception.senders:
         yield "warning", "ANY sender may send studies to this node: list the allowed ones in reception.senders"
+
+
+def _certificates(settings: Settings) -> Iterator[Line]:
+    now = datetime.now(UTC)
+    looks = [examine_reception(settings, now)]
+    looks += [examine_destination(name, place, now) for name, place in settings.destinations.items() if isinstance(place, DicomDestination)]
+    for look in looks:
+        try:
+            for warning in look:
+                yield "warning", warning
+        except ConfigError as error:
+            yield "fault", f"{error.key}: {error.problem}"
+    tls = settings.reception.tls
+    if tls is not None:
+        yield "ok", f"TLS on port {settings.node.tls_port}" + ("" if tls.require_client else ", without asking senders for certificates")
 
 
 def _destinations(settings: Settings) -> Iterator[Line]:

@@ -30,7 +30,8 @@ from rich.table import Table
 from pacs_node.config import Settings, load_settings
 from pacs_node.delivery.archive import FolderArchive
 from pacs_node.delivery.cstore import probe
-from pacs_node.errors import InputError, StartError
+from pacs_node.dicom.file_meta import read_meta
+from pacs_node.errors import InputError, StartError, UnreadableObject
 from pacs_node.journey import now
 from pacs_node.phantoms import PhantomSpec, write_study
 from pacs_node.workbench import tables
@@ -48,7 +49,14 @@ PHANTOMS: tuple[tuple[str, PhantomSpec], ...] = (
     ("ct-head-lesion", PhantomSpec(modality="CT", region="head", lesion="ellipsoid", seed=9002)),
     ("ct-body-plain", PhantomSpec(modality="CT", region="body", seed=9003)),
     ("ct-body-lesion", PhantomSpec(modality="CT", region="body", lesion="ellipsoid", seed=9004)),
+    ("mr-brain-plain", PhantomSpec(modality="MR", seed=9005)),
+    ("mr-brain-lesion", PhantomSpec(modality="MR", sequence="FLAIR", lesion="ellipsoid", seed=9006)),
+    ("pt-body-plain", PhantomSpec(modality="PT", seed=9007)),
+    ("pt-body-lesion", PhantomSpec(modality="PT", lesion="ellipsoid", seed=9008)),
+    ("us-breast-plain", PhantomSpec(modality="US", seed=9009)),
+    ("us-breast-lesion", PhantomSpec(modality="US", lesion="ellipsoid", seed=9010)),
 )
+_OF_QUICK = 2  # the first so many of them
 
 
 @dataclass
@@ -59,6 +67,7 @@ class _Wanted:
     study_uid: str
     modality: str
     instances: int
+    sop_uids: set[str] = field(default_factory=set)
     not_sent: list[str] = field(default_factory=list)
 
 
@@ -114,7 +123,7 @@ def _prepare(out: Path) -> None:
 
 
 def _make_phantoms(folder: Path, *, quick: bool) -> list[Path]:
-    chosen = [item for item in PHANTOMS if not quick or item[1].region == "head"]
+    chosen = PHANTOMS[:_OF_QUICK] if quick else PHANTOMS
     made = []
     with Progress(transient=True) as progress:
         for name, spec in progress.track(chosen, description="making synthetic studies"):
@@ -191,6 +200,7 @@ def _send(source: Path, settings: Settings, console: Console) -> list[_Wanted]:
         uid = str(header.StudyInstanceUID)
         study = studies.setdefault(uid, _Wanted(source.name, uid, "", 0))
         study.instances += 1
+        study.sop_uids.add(str(header.SOPInstanceUID))
         modality = str(header.get("Modality", ""))
         if modality not in study.modality.split("/"):
             study.modality = f"{study.modality}/{modality}".strip("/")
@@ -199,7 +209,7 @@ def _send(source: Path, settings: Settings, console: Console) -> list[_Wanted]:
     for problem in report.problems:
         console.print(f"  {problem}", style="yellow", highlight=False, markup=False)
     for study in studies.values():
-        study.not_sent = list(report.problems)
+        study.not_sent = [problem for problem in report.problems if problem.partition(":")[0] in study.sop_uids]
     return list(studies.values())
 
 
@@ -220,7 +230,7 @@ def _row(study: _Wanted, settings: Settings) -> dict[str, Any]:
     data = tables.status_tables(settings, 1000)
     row: dict[str, Any] = {"name": study.name, "modality": study.modality, "jobs": [], "settled": False, "note": ""}
     known = next((item for item in data["studies"] if item["study_uid"] == study.study_uid), None)
-    aside = [item["reason"] for item in data["aside"] if item["study_uid"] == study.study_uid or item["kind"] == "quarantine"]
+    aside = [item["reason"] for item in data["aside"] if item["study_uid"] == study.study_uid or _object_of(item, settings) in study.sop_uids]
     if known is None:
         row["note"] = "; ".join(dict.fromkeys(["kept aside: " + reason for reason in aside] + study.not_sent)) or "nothing of it was received"
         row["settled"] = bool(aside)
@@ -235,6 +245,16 @@ def _row(study: _Wanted, settings: Settings) -> dict[str, Any]:
     else:
         row["note"] = f"waiting: {known['waiting_for']}"
     return row
+
+
+def _object_of(aside: dict[str, Any], settings: Settings) -> str:
+    """Return the SOP Instance UID of something kept aside; of what is in quarantine its file says it."""
+    if aside["sop_uid"]:
+        return str(aside["sop_uid"])
+    try:
+        return str(read_meta(settings.node.data / aside["path"]).get("MediaStorageSOPInstanceUID", ""))
+    except (UnreadableObject, OSError):
+        return ""
 
 
 def _job(job: dict[str, Any], settings: Settings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,10 @@ class Planted:
 
 def phantom(part: PhantomPart, manifest: Manifest, seed: int, **what: object) -> Planted:
     """Make and prepare one phantom; ``what`` are further fields of `PhantomSpec`, such as ``lesion`` and ``contrast``."""
-    spec = PhantomSpec(modality=manifest.modality, region=part.region, seed=seed, slices=part.slices, rows=part.rows, **what)  # type: ignore[arg-type]
+    turns = list(product(part.planes, part.sequences))
+    plane, sequence = turns[seed % len(turns)]
+    usual = {"modality": manifest.modality, "region": part.region, "slices": part.slices, "rows": part.rows, "plane": plane, "sequence": sequence}
+    spec = PhantomSpec(seed=seed, **(usual | what))  # type: ignore[arg-type]
     made = make_volume(spec)
     return Planted(prepare(made.volume, manifest), resample_mask(made.lesion, made.volume, manifest.preprocessing.grid))
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomFileLike
+from pydicom.filewriter import write_file_meta_info
 from rich.progress import Progress
 
 from pacs_node.config import DicomDestination
@@ -12,6 +18,8 @@ from pacs_node.delivery import cstore
 from pacs_node.errors import DeliveryError, InputError
 from pacs_node.records import Outcome, Parcel
 from pacs_node.workbench.studies import files_below, readable
+
+_BEFORE_META = 144  # bytes: preamble, prefix and the group length element (PS3.10 7.1)
 
 
 @dataclass
@@ -45,9 +53,9 @@ def send_folder(folder: Path, to: str, aet: str, calling: str) -> SendReport:
     report = SendReport(passed_over=len(files_below(folder)) - len(found))
     if not found:
         raise InputError(f"no DICOM object was found below {folder}")
-    parcels = [Parcel(str(h.SOPInstanceUID), str(h.SOPClassUID), str(h.file_meta.get("TransferSyntaxUID", "")), file) for file, h in found]
     reported: set[str] = set()
-    with Progress(transient=True) as progress:
+    with TemporaryDirectory(prefix="pacs-node-send-") as corrected, Progress(transient=True) as progress:
+        parcels = [_parcel(file, header, Path(corrected) / f"{number}.dcm") for number, (file, header) in enumerate(found)]
         task = progress.add_task("sending", total=len(parcels))
 
         def note(outcome: Outcome) -> None:
@@ -66,3 +74,22 @@ def send_folder(folder: Path, to: str, aet: str, calling: str) -> SendReport:
         except DeliveryError as error:
             report.problems.append(str(error))
     return report
+
+
+def _parcel(file: Path, header: Dataset, corrected: Path) -> Parcel:
+    """Return what is sent of a file: itself, or a copy in ``corrected`` whose file meta information names the object that is in it.
+
+    De-identified files often keep the old names there; an archive takes them by the names in the dataset.
+    """
+    meta = header.file_meta
+    sop_uid, sop_class, length = str(header.SOPInstanceUID), str(header.SOPClassUID), meta.get("FileMetaInformationGroupLength")
+    if (meta.get("MediaStorageSOPInstanceUID"), meta.get("MediaStorageSOPClassUID")) != (sop_uid, sop_class) and length is not None:
+        named = copy.deepcopy(meta)
+        named.MediaStorageSOPInstanceUID, named.MediaStorageSOPClassUID = header.SOPInstanceUID, header.SOPClassUID
+        with corrected.open("wb") as target, file.open("rb") as source:
+            target.write(bytes(128) + b"DICM")
+            write_file_meta_info(DicomFileLike(target), named)
+            source.seek(_BEFORE_META + int(length))
+            shutil.copyfileobj(source, target)
+        file = corrected
+    return Parcel(sop_uid, sop_class, str(meta.get("TransferSyntaxUID", "")), file)

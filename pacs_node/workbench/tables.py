@@ -16,6 +16,8 @@ from pacs_node.database.engine import Store, database_url
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
 from pacs_node.errors import InputError
+from pacs_node.journey.pressure import WORDS, pressure_of
+from pacs_node.reception.pressure import measure
 
 _STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)
 
@@ -43,8 +45,22 @@ def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[st
             "alerts": [_alert(row) for row in alerts.open_alerts(session)],
             "studies": study_rows(session, limit),
             "destinations": _destinations(session, settings),
+            "disk": _disk(settings),
+            "came_back": _came_back(session),
             "aside": [_aside(row) for row in session.scalars(select(AsideRow).order_by(AsideRow.id.desc()).limit(limit))],
         }
+
+
+def _disk(settings: Settings) -> list[dict[str, Any]]:
+    disk = measure(settings.node.data)
+    pressure = pressure_of(settings, disk)
+    return [{"pressure": pressure.name.lower(), "meaning": WORDS[pressure], "free_gb": round(disk.free / 1e9, 1), "capacity_gb": round(disk.capacity / 1e9, 1)}]
+
+
+def _came_back(session: Session) -> list[dict[str, Any]]:
+    """Count our own results that were sent to us: the loop guard keeps them and analyses none."""
+    count, places = session.execute(select(func.count(), func.count(InstanceRow.study_id.distinct())).where(InstanceRow.own)).one()
+    return [{"instances": count, "studies": places}] if count else []
 
 
 def _alert(row: AlertRow) -> dict[str, Any]:

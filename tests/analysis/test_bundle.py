@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis import installed
@@ -83,6 +84,16 @@ def test_bytes_of_another_kind_are_refused_even_with_the_right_sum(tiny: Path, n
     (tiny / name).write_bytes(b"something else")
     bundles.record(tiny, {one: bundles.sha256(tiny / one) for one in ("weights.safetensors", "baselines.npz")})
     with pytest.raises(BundleError, match=word):
+        bundles.load(tiny)
+
+
+def test_statistics_of_another_version_are_refused(tiny: Path) -> None:
+    path = tiny / "weights.safetensors"
+    tensors = load_file(path)
+    tensors |= {name: value[:-1].clone() for name, value in tensors.items() if name.endswith(("normals.mean", "normals.spread"))}
+    save_file(tensors, path)
+    bundles.record(tiny, {one: bundles.sha256(tiny / one) for one in ("weights.safetensors", "baselines.npz")})
+    with pytest.raises(BundleError, match="does not fit"):
         bundles.load(tiny)
 
 

@@ -87,7 +87,7 @@ def test_nothing_to_analyse_is_a_reason_that_names_what_was_there(write: Write) 
         ct.read(write([ct_slice(0, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])]))
 
 
-def test_enhanced_ct_is_refused_with_the_reason(write: Write) -> None:
+def test_an_enhanced_ct_without_its_functional_groups_is_refused_with_the_reason(write: Write) -> None:
     with pytest.raises(NotAnalysable, match="enhanced multi-frame"):
         ct.read(write([ct_slice(0, SOPClassUID=EnhancedCTImageStorage)]))
 

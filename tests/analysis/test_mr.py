@@ -42,7 +42,7 @@ def test_values_are_read_with_their_rescale_and_the_weighting_is_named(write: Wr
     volume = mr.read(write([mr_slice(index, RescaleSlope=2, RescaleIntercept=1) for index in (1, 0, 2)]))
     assert np.array_equal(volume.pixels[1], slice_pixels(1).astype(np.float32) * 2 + 1)
     assert (volume.modality, volume.unit, volume.weighting) == ("MR", "1", "T1")
-    assert volume.remarks == ("the images are T1 weighted",)
+    assert volume.remarks == ()  # the summary names the weighting
 
 
 @pytest.mark.parametrize("orientation", [SAGITTAL, CORONAL, OBLIQUE])

@@ -67,7 +67,7 @@ def test_nothing_outside_the_foreground_counts(fitted: tuple[Network, scoring.No
     one, disturbed = study(100), study(100)
     disturbed.x[:, :6, :6] = 1.0
     seen = seen_as_usual(one.x, one.foreground)
-    z = [scoring.judge(example.x, seen, one.foreground, normals, Fusion((1, 1, 0, 0))).z for example in (one, disturbed)]
+    z = [scoring.judge(example.x, seen, one.foreground, normals, Fusion((1, 1, 0, 0, 1))).z for example in (one, disturbed)]
     assert torch.equal(z[0], z[1])
     assert (z[0][~one.foreground] == 0).all()
 
@@ -110,7 +110,7 @@ def test_a_slice_without_foreground_scores_nothing() -> None:
     assert scoring.top_share(z, foreground, 0.01).tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(("weights", "word"), [((1, 1), "4 numbers"), ((0, 0, 0, 0), "not all zero"), ((1, 1, 1, -1), "none negative")])
+@pytest.mark.parametrize(("weights", "word"), [((1, 1), "5 numbers"), ((0, 0, 0, 0, 0), "not all zero"), ((1, 1, 1, 1, -1), "none negative")])
 def test_impossible_weights_are_refused(weights: tuple[float, ...], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Fusion(pixel=weights)

@@ -122,7 +122,6 @@ def test_check_says_what_is_well_and_that_any_sender_may_send(run: Run, config: 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("node", {"tls_port": 2762}),
         ("reception", {"commitment": True}),
         ("executor", {"kind": "ray"}),
         ("destinations", {"web": {"kind": "stow", "url": "https://pacs.example"}}),
@@ -137,6 +136,41 @@ def test_what_this_version_cannot_do_is_refused_and_not_ignored(run: Run, config
     assert (checked.returncode, started.returncode) == (1, 1)
     assert "not available in this version" in checked.stdout
     assert "not available in this version" in started.stderr
+
+
+@pytest.mark.parametrize("where", ["reception", "destination"])
+def test_a_missing_certificate_is_named_with_its_key_by_check_and_by_run(run: Run, config: Path, tmp_path: Path, where: str) -> None:
+    settings, gone = yaml.safe_load(config.read_text()), str(tmp_path / "gone.pem")
+    tls = {"certificate": gone, "key": gone, "ca": gone}
+    if where == "reception":
+        settings["node"]["tls_port"], settings["reception"]["tls"] = 2762, tls
+    else:
+        settings["destinations"]["pacs"] = {"kind": "dicom", "ae_title": "P", "address": "h", "port": 104, "accepts_research": True, "tls": tls}
+    config.write_text(yaml.safe_dump(settings))
+    checked = run("check", "--config", str(config))
+    assert checked.returncode == 1
+    key = "reception.tls.ca" if where == "reception" else "destinations.pacs.tls.ca"
+    assert f"{key}: {gone} cannot be read" in checked.stdout
+    if where == "reception":  # for a destination the node starts: intake need not wait for it
+        started = run("run", "--config", str(config))
+        assert started.returncode == 1
+        assert started.stderr.strip().splitlines()[-1].startswith(f"error: configuration: {key}: {gone} cannot be read")
+
+
+def test_fsck_says_what_differs_and_mends_it_when_told(run: Run, config: Path, tmp_path: Path) -> None:
+    assert "there is no data folder" in run("fsck", "--config", str(config)).stderr
+    half = tmp_path / "data/spool/new/00/1.dcm.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    looked = run("fsck", "--config", str(config))
+    assert looked.returncode == 1
+    assert "half-written file, never acknowledged: spool/new/00/1.dcm.part: would be removed (--repair)" in looked.stdout
+    assert half.exists()
+    mended = run("fsck", "--repair", "--config", str(config))
+    assert (mended.returncode, half.exists()) == (0, False)
+    clean = run("fsck", "--deep", "--json", "--config", str(config))
+    assert clean.returncode == 0
+    assert json.loads(clean.stdout) == {"findings": [], "open": 0, "waiting": 0, "repaired": False, "node_runs": False}
 
 
 def test_check_names_a_missing_and_a_damaged_bundle(run: Run, config: Path, tmp_path: Path) -> None:

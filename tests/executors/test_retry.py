@@ -22,5 +22,9 @@ def test_a_poison_job_is_parked_after_the_last_attempt_with_its_message(fault: F
     assert "it fell over" in decision.why
 
 
+def test_a_full_disk_is_waited_for_however_long_it_takes() -> None:
+    assert [decide(Fault.NO_ROOM, attempts, "no space left", NOW) for attempts in (1, MAX_ATTEMPTS, 1000)] == [Again(NOW + timedelta(seconds=30))] * 3
+
+
 def test_what_time_does_not_mend_is_parked_at_once() -> None:
     assert decide(Fault.UNUSABLE, 1, "the bundle is damaged", NOW) == Park("the bundle is damaged")

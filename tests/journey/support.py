@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from pacs_node.config import Settings
+from pacs_node.config import Settings, shipped
 from pacs_node.database.engine import Store, database_url
 from pacs_node.dicom.header import read_header
 from pacs_node.dicom.uids import derive_uid
@@ -127,11 +127,17 @@ def finding(headers: Sequence[Dataset]) -> Finding:
     )
 
 
+def shipped_bundles(*names: str) -> dict[str, Path]:
+    """Return the folders of the bundles that come with the package, by name."""
+    return {name: shipped("models") / name for name in names}
+
+
 class Town:
     """A house with a moved clock: `send` puts objects into the spool as a receiver would, `settle` lets time pass."""
 
-    def __init__(self, folder: Path, rules: str = RULES, **settings: object) -> None:
+    def __init__(self, folder: Path, rules: str = RULES, bundles: Mapping[str, Path] | None = None, **settings: object) -> None:
         self.folder = folder
+        self.bundles = bundles or {"ct-test": folder}  # name of a pipeline → folder; the engine that stands in needs none
         (folder / "rules.yaml").write_text(rules)
         base = {
             "node": {"name": "test", "data": str(folder / "data"), "rules": str(folder / "rules.yaml")},
@@ -147,10 +153,10 @@ class Town:
     def start(self) -> None:
         """Open the house, as a process does at its start."""
         self.settings.node.data.mkdir(exist_ok=True)
-        rules = load(self.folder / "rules.yaml", pipelines={"ct-test"}, destinations=self.settings.destinations)
+        rules = load(self.folder / "rules.yaml", pipelines=self.bundles, destinations=self.settings.destinations)
         store = Store(database_url(None, self.settings.node.data))
         store.upgrade()
-        self.house = House(self.settings, store, rules, {"ct-test": self.folder}, Spool(self.settings.node.data), lambda: self.clock)
+        self.house = House(self.settings, store, rules, self.bundles, Spool(self.settings.node.data), lambda: self.clock)
         self.worker = Worker("test:worker-0", self.engine)
 
     def restart(self) -> None:

@@ -21,7 +21,27 @@ rules:
     when: {Modality: CT, BodyPartExamined: HEAD}
     pipeline: ct-head
     send_to: [orthanc]
+  - name: MR
+    when: {Modality: MR}
+    pipeline: mr-brain
+    send_to: [orthanc]
+  - name: PET
+    when: {Modality: PT}
+    pipeline: pt-body
+    send_to: [orthanc]
+  - name: ultrasound
+    when: {Modality: US}
+    pipeline: us-breast
+    send_to: [orthanc]
 """
+
+SR, SC, PM = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7.4", "1.2.840.10008.5.1.4.1.1.30"
+
+OTHERS = {
+    "MR": (PhantomSpec(modality="MR", lesion="ellipsoid", slices=8, rows=128, seed=78), [PM, SC, SR]),
+    "PT": (PhantomSpec(modality="PT", lesion="ellipsoid", slices=12, rows=64, seed=79), [PM, SC, SR]),
+    "US": (PhantomSpec(modality="US", lesion="ellipsoid", slices=2, rows=128, seed=80), [SC, SR]),  # no place in the patient, no map
+}
 
 
 @dataclass
@@ -69,11 +89,9 @@ def make_orthanc(tmp_path: Path, tool: Callable[[str], str]) -> Iterator[Callabl
         process.wait(30)
 
 
-@pytest.mark.peers
-@pytest.mark.slow
-def test_orthanc_forwards_a_study_and_gets_the_results_into_the_same_study(
-    make_node: Callable[..., NodeProcess], make_orthanc: Callable[[int], Orthanc], tool: Callable[[str], str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def loop(make_node: Callable[..., NodeProcess], make_orthanc: Callable[[int], Orthanc], tool: Callable[[str], str]) -> tuple[NodeProcess, Orthanc]:
+    """Give a running node and an Orthanc that send to each other."""
     tool("Orthanc")
     node = make_node(rules=RULES)
     orthanc = make_orthanc(node.port)
@@ -82,25 +100,62 @@ def test_orthanc_forwards_a_study_and_gets_the_results_into_the_same_study(
     node = make_node(rules=RULES, node={"port": node.port}, destinations={"orthanc": target}, reception={"senders": [sender]})
     node.port = node.settings.node.port
     node.start(ready=False)  # it takes associations from Orthanc only: `echo` below is Orthanc's own
+    return node, orthanc
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_orthanc_forwards_a_study_and_gets_the_results_into_the_same_study(
+    loop: tuple[NodeProcess, Orthanc], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    node, orthanc = loop
     files = write_study(PhantomSpec(modality="CT", region="head", lesion="ellipsoid", seed=77), tmp_path / "study")
-    scu = [tool("storescu"), "-aec", "ORTHANC", "127.0.0.1", str(orthanc.dicom_port), "+sd", str(tmp_path / "study")]
-    subprocess.run(scu, check=True, capture_output=True, timeout=120)
-    study = wait_until(lambda: orthanc.ask("/studies"), "Orthanc has the study")[0]
+    study = _hand_in(orthanc, tool("storescu"), tmp_path / "study")
     wait_until(lambda: _stored(orthanc, study), "Orthanc could forward the study to the node")
-    series = wait_until(lambda: _result_series(orthanc, study), "the results are in Orthanc", 180)
-    assert {item["MainDicomTags"]["Modality"] for item in series} >= {"SR", "OT"}
+    _assert_results_in_study(orthanc, study, len(files), [PM, SC, SR])
     assert len(orthanc.ask("/studies")) == 1
     assert len(orthanc.ask("/patients")) == 1
-    classes = sorted(_tags(orthanc, instance)["SOPClassUID"] for item in series for instance in item["Instances"])
-    assert classes == ["1.2.840.10008.5.1.4.1.1.30", "1.2.840.10008.5.1.4.1.1.7.4", "1.2.840.10008.5.1.4.1.1.88.34"]
+    wait_until(lambda: all(row["state"] == "delivered" for row in _deliveries(node)), "all is marked delivered")
+    assert len(_deliveries(node)) == 3
+
+
+@pytest.mark.peers
+@pytest.mark.slow
+def test_orthanc_gets_the_results_of_mr_pet_and_ultrasound_into_their_studies(
+    loop: tuple[NodeProcess, Orthanc], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    node, orthanc = loop
+    files = {modality: write_study(spec, tmp_path / modality) for modality, (spec, _) in OTHERS.items()}
+    studies = {modality: _hand_in(orthanc, tool("storescu"), tmp_path / modality) for modality in OTHERS}
+    for study in studies.values():
+        wait_until(lambda study=study: _stored(orthanc, study), "Orthanc could forward the study to the node")
+    for modality, study in studies.items():
+        _assert_results_in_study(orthanc, study, len(files[modality]), OTHERS[modality][1])
+    assert len(orthanc.ask("/studies")) == len(orthanc.ask("/patients")) == 3
+    wait_until(lambda: all(row["state"] == "delivered" for row in _deliveries(node)), "all is marked delivered")
+    assert len(_deliveries(node)) == sum(len(wanted) for _, wanted in OTHERS.values())
+
+
+def _hand_in(orthanc: Orthanc, storescu: str, folder: Path) -> str:
+    """Store a study in Orthanc as a modality does; returns Orthanc's name for it."""
+    before = set(orthanc.ask("/studies"))
+    scu = [storescu, "-aec", "ORTHANC", "127.0.0.1", str(orthanc.dicom_port), "+sd", str(folder)]
+    subprocess.run(scu, check=True, capture_output=True, timeout=120)
+    (study,) = wait_until(lambda: set(orthanc.ask("/studies")) - before, "Orthanc has the study")
+    return str(study)
+
+
+def _assert_results_in_study(orthanc: Orthanc, study: str, sent: int, wanted: list[str]) -> None:
+    """The study holds what was sent, and results of exactly the wanted classes whose references all resolve in it."""
+    series = wait_until(lambda: _result_series(orthanc, study, len(wanted)), "the results are in Orthanc", 180)
+    assert {item["MainDicomTags"]["Modality"] for item in series} >= {"SR", "OT"}
+    assert sorted(_tags(orthanc, instance)["SOPClassUID"] for item in series for instance in item["Instances"]) == sorted(wanted)
     received = {_tags(orthanc, instance)["SOPInstanceUID"] for item in orthanc.ask(f"/studies/{study}/series") for instance in item["Instances"]}
+    assert len(received) == sent + len(wanted)
     report = next(instance for item in series if item["MainDicomTags"]["Modality"] == "SR" for instance in item["Instances"])
     referenced = set(_referenced(orthanc.ask(f"/instances/{report}/simplified-tags")))
     assert referenced
     assert referenced <= received  # every reference resolves in the archive
-    assert len(files) == len(received) - 3
-    wait_until(lambda: all(row["state"] == "delivered" for row in _deliveries(node)), "all is marked delivered")
-    assert len(_deliveries(node)) == 3
 
 
 def _stored(orthanc: Orthanc, study: str) -> bool:
@@ -110,10 +165,10 @@ def _stored(orthanc: Orthanc, study: str) -> bool:
         return False
 
 
-def _result_series(orthanc: Orthanc, study: str) -> list[dict[str, Any]]:
+def _result_series(orthanc: Orthanc, study: str, wanted: int) -> list[dict[str, Any]]:
     found = [item for item in orthanc.ask(f"/studies/{study}/series") if item["MainDicomTags"].get("Manufacturer") == "pacs-node open source project"]
     found = [item for item in found if not item["MainDicomTags"].get("SeriesDescription", "").startswith("Synthetic")]
-    return found if sum(len(item["Instances"]) for item in found) >= 3 else []
+    return found if sum(len(item["Instances"]) for item in found) >= wanted else []
 
 
 def _tags(orthanc: Orthanc, instance: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -206,3 +207,21 @@ def test_senders_on_several_receivers_share_one_port(make_node: Make) -> None:
     assert len(acknowledged) == 60
     wait_until(lambda: len(node.status()["studies"]) == 6 and node.settled(), "all studies are through")
     assert sum(study["instances"] for study in node.status()["studies"]) == 60
+
+
+@pytest.mark.slow
+def test_a_fast_sender_is_slowed_over_all_receivers_and_loses_nothing(make_node: Make) -> None:
+    node = make_node(reception={"processes": 3, "rate": "20kB"}).start()
+    parcels = write(node.folder / "in", ct_study(60))
+    acknowledged: list[str] = []
+    begin = time.monotonic()
+    threads = [threading.Thread(target=send, args=(node, parcels[part::3], acknowledged)) for part in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    size = sum(parcel.path.stat().st_size for parcel in parcels)
+    assert len(acknowledged) == 60
+    assert time.monotonic() - begin > size / 20_000 - 3  # one sender over three associations has one share; a second's worth passes at once
+    wait_until(node.settled, "the study is through")
+    assert_kept(node, parcels, acknowledged)

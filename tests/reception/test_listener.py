@@ -178,7 +178,7 @@ def test_a_fault_of_our_own_is_answered_so_that_the_sender_keeps_the_object(rece
         raise fault
 
     with monkeypatch.context() as patch:
-        patch.setattr(Spool, "store", fail)
+        patch.setattr(Spool, "open", fail)
         assert association.send_c_store(make_ct()).Status == 0xA700
     assert association.send_c_store(make_ct()).Status == 0x0000
     association.release()
@@ -208,7 +208,7 @@ def test_wrong_titles_are_rejected_with_the_codes_of_the_standard(start: Callabl
     receiver = start(senders=[{"ae_title": "CT1", "network": "127.0.0.0/8"}, {"ae_title": "MR1", "network": "10.0.0.0/8"}])
     assert rejection(receiver.associate(called_ae="WRONG")) == (1, 1, 7)
     assert rejection(receiver.associate(calling_ae="STRANGER")) == (1, 1, 3)
-    assert rejection(receiver.associate(calling_ae="MR1")) == (1, 1, 3)
+    assert rejection(receiver.associate(calling_ae="MR1")) == (1, 1, 1)  # its title is right, its address is not
     second = receiver.associate(called_ae="SECOND")
     assert second.is_established
     second.release()
@@ -255,6 +255,15 @@ def test_a_private_class_is_accepted_only_where_it_is_configured(start: Callable
     assert association.send_c_store(make_ct(SOPClassUID=private)).Status == 0x0000
     association.release()
     assert receiver.the_end().stored == 1
+
+
+def test_a_denied_class_is_not_accepted_and_the_others_are(start: Callable[..., Running]) -> None:
+    receiver = start(denied_sop_classes=["EncapsulatedPDFStorage", MRImageStorage])
+    pdf = "1.2.840.10008.5.1.4.1.1.104.1"
+    association = receiver.associate(*((uid, [ExplicitVRLittleEndian]) for uid in (CTImageStorage, MRImageStorage, pdf)))
+    assert [str(context.abstract_syntax) for context in association.accepted_contexts] == [CTImageStorage]
+    assert association.send_c_store(make_ct()).Status == 0x0000
+    association.release()
 
 
 def test_a_retired_class_can_be_stored(receiver: Running) -> None:
@@ -328,14 +337,22 @@ def test_a_pdu_longer_than_announced_ends_the_association_before_it_is_read(rece
     assert (end.released, end.stored) == (False, 1)
 
 
-def test_an_object_beyond_the_limit_ends_the_association_and_nothing_else(start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pacs_node.reception.listener._MAX_OBJECT", 100_000)
-    receiver = start(max_pdu=16384)
+def test_an_object_beyond_the_limit_harms_nothing_else(start: Callable[..., Running], path: str) -> None:
+    """On the fast path its beginning goes to quarantine; in memory it would stand in the way, so there its association ends."""
+    receiver = start(max_pdu=16384, max_object="100kB")
     association, other = receiver.associate(), receiver.associate()
     assert association.send_c_store(make_ct(128)).Status == 0x0000
-    assert "Status" not in association.send_c_store(make_ct(1024))
+    answer = association.send_c_store(make_ct(1024))
+    if path == "fast":
+        assert answer.Status == 0xC000
+        (kept,) = receiver.spool.quarantined()
+        assert "max_object" in kept.reason and len(dataset_bytes_of(kept.path)) == 100_000
+        assert association.send_c_store(make_ct(128)).Status == 0x0000
+        association.release()
+    else:
+        assert "Status" not in answer
     end = receiver.the_end()
-    assert (end.released, end.stored) == (False, 1)
+    assert (end.released, end.stored, end.refused) == ((True, 2, 1) if path == "fast" else (False, 1, 0))
     assert other.send_c_store(make_ct()).Status == 0x0000
     other.release()
 

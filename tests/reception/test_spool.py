@@ -248,3 +248,65 @@ def test_room_is_what_is_left_beyond_the_reserve(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     assert spool.room(0)
     assert not spool.room(spool.capacity())
+
+
+def test_an_object_is_written_as_it_comes_and_nothing_is_seen_before_it_is_committed(tmp_path: Path) -> None:
+    layer = RecordingLayer()
+    spool = Spool(tmp_path, files=layer)
+    layer.calls.clear()
+    file = spool.open(Incoming(SENDER, CT, INSTANCE, EXPLICIT))
+    for piece in (DATASET[:7], memoryview(bytearray(DATASET))[7:]):
+        file.write(piece)
+    assert spool.arrivals() == []
+    path = file.commit()
+    assert layer.calls == ["create .dcm.part", "write", "write", "write", "sync file", "close", "rename .part to .dcm", f"sync {path.parent.name}"]
+    assert [entry.path for entry in spool.arrivals()] == [path]
+    assert path.read_bytes().endswith(DATASET)
+
+
+def test_an_object_that_turns_out_wrong_goes_to_quarantine_as_durably(tmp_path: Path) -> None:
+    layer = RecordingLayer()
+    spool = Spool(tmp_path, files=layer)
+    file = spool.open(Incoming(SENDER, CT, INSTANCE, EXPLICIT))
+    file.write(DATASET)
+    layer.calls.clear()
+    target = file.set_aside("another object than announced")
+    assert layer.calls[-4:] == ["sync file", "close", "rename .part to .dcm", "sync quarantine"]
+    assert layer.calls[:-4] == ["create .json.part", "write", "sync file", "close", "rename .part to .json", "sync quarantine"]
+    (kept,) = spool.quarantined()
+    assert (kept.path, kept.reason) == (target, "another object than announced")
+    assert spool.arrivals() == [] and not list(spool.new.rglob("*.part"))
+
+
+def test_an_object_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    file = spool.open(Incoming(SENDER, CT, INSTANCE, EXPLICIT))
+    file.write(DATASET)
+    file.discard()
+    file.discard()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("operation", ["create", "sync", "rename"])
+def test_a_disk_that_takes_nothing_into_quarantine_leaves_nothing_partial(tmp_path: Path, operation: str) -> None:
+    spool = Spool(tmp_path, files=(layer := FailingLayer("none", errno.ENOSPC)))
+    file = spool.open(Incoming(SENDER, CT, INSTANCE, EXPLICIT))
+    layer.operation = operation
+    with pytest.raises(SpoolFull):
+        file.set_aside("why")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_stays_in_memory_of_a_file_is_its_beginning(tmp_path: Path) -> None:
+    """The order matters: only what is synced can be forgotten."""
+    calls = []
+
+    class Layer(RecordingLayer):
+        def release(self, descriptor: int) -> None:
+            calls.append(self.calls[-1])
+            super().release(descriptor)
+
+    body = DATASET + os.urandom(300_000)
+    path = store(Spool(tmp_path, files=Layer()), parts=(body,))
+    assert calls == ["sync file"]
+    assert path.read_bytes().endswith(body)

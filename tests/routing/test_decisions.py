@@ -163,3 +163,13 @@ def test_routing_the_same_study_twice_decides_the_same(rules: LOAD, series: MAKE
     study = [series(), series(Modality="MR")]
 
     assert route(loaded, study) == route(loaded, study)
+
+
+def test_a_fall_back_with_conditions_fires_only_where_they_hold(rules: LOAD, series: MAKE) -> None:
+    loaded = rules("""
+        rules:
+          - {name: head, when: {Modality: CT}, pipeline: ct-head}
+          - {name: rest, otherwise: true, when: {Modality: MR}, results: []}
+    """)
+
+    assert [fired(route(loaded, [series(Modality=modality)])) for modality in ("CT", "MR", "US")] == [["head"], ["rest"], []]

@@ -1,0 +1,52 @@
+"""Named points at which a test may kill the process, to show that nothing is lost there. Without the variable they do nothing.
+
+``PACS_NODE_CRASH`` holds a folder and, after a colon, ``step=count`` pairs separated by commas: the process ends by SIGKILL when it
+passes a step for the count-th time. A file named after the step is made in the folder first; where it is there already, the step is
+passed unharmed, so that each fires once, whatever process gets there. Example: ``/tmp/crash:renamed=3,claimed=1``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+VARIABLE = "PACS_NODE_CRASH"
+
+STEPS = (
+    "received", "part-written", "file-synced", "renamed", "folder-synced", "answered",  # reception
+    "indexed", "moved", "claimed", "analysed", "built", "stored", "sent", "committed", "swept",  # journey
+)  # fmt: skip
+
+
+def _nothing(step: str) -> None:
+    """Pass a step: what happens wherever nobody tests."""
+
+
+def armed(order: str) -> Callable[[str], None]:
+    """Return the function that kills the process as ``order`` says; raises ValueError for an order that cannot be meant."""
+    folder, _, pairs = order.rpartition(":")
+    limits = {step: int(count) for step, _, count in (pair.partition("=") for pair in pairs.split(","))}
+    if not folder or not limits.keys() <= set(STEPS):
+        raise ValueError(f"{VARIABLE}={order!r}: write FOLDER:STEP=COUNT,… with steps of {', '.join(STEPS)}")
+    counters: dict[str, Iterator[int]] = {step: itertools.count(1) for step in limits}
+
+    def passed(step: str) -> None:
+        if step in limits and next(counters[step]) >= limits[step]:
+            _die_once(Path(folder) / step)
+
+    return passed
+
+
+def _die_once(mark: Path) -> None:
+    try:
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+passed: Callable[[str], None] = armed(os.environ[VARIABLE]) if VARIABLE in os.environ else _nothing
+"""Call with the name of a step that has just been done."""
