@@ -55,21 +55,23 @@ def soak(
     json_file: JsonFile = None,
     instances: Annotated[int, typer.Option(min=1, help="Small instances to send.")] = 100_000,
     associations: Annotated[int, typer.Option(min=1, help="Associations to send them over.")] = 10_000,
+    probes: Annotated[int, typer.Option(min=0, help="Connections that say nothing of use and close.")] = 10_000,
     work: Work = None,
 ) -> None:
     """Send very many small instances over very many associations and show what the receivers occupy on the way.
 
-    Example: pacs-node bench soak --instances 100000 --associations 10000
+    Example: pacs-node bench soak --instances 100000 --associations 10000 --probes 10000
     """
     from pacs_node.workbench.bench import bench_soak
 
     with Console(stderr=True).status("sending"):
-        rows = bench_soak(instances, associations, work=work)
+        rows = bench_soak(instances, associations, probes, work=work)
     _write(json_file, rows)
     table = [
-        [row["instances"], row["associations"], " ".join(f"{one:.1f}" for one in row["rss"]), " ".join(f"{one:.1f}" for one in row["pss"])] for row in rows
+        [row["instances"], row["associations"], row["probes"], " ".join(f"{one:.1f}" for one in row["rss"]), " ".join(f"{one:.1f}" for one in row["pss"])]
+        for row in rows
     ]
-    print_table("Memory of the receivers", ["instances", "associations", "resident, MB", "share, MB"], table, "nothing was measured")
+    print_table("Memory of the receivers", ["instances", "associations", "probes", "resident, MB", "share, MB"], table, "nothing was measured")
 
 
 def _write(file: Path | None, found: Any) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -69,24 +71,40 @@ def bench_ingest(senders: int, count: int, rounds: int, work: Path | None = None
     }
 
 
-def bench_soak(instances: int, associations: int, steps: int = 10, work: Path | None = None) -> list[dict[str, Any]]:
-    """Send small instances over many associations; return after each of ``steps`` equal parts what the receivers occupy (MB).
+def bench_soak(instances: int, associations: int, probes: int = 0, steps: int = 10, work: Path | None = None) -> list[dict[str, Any]]:
+    """Send small instances over many associations, and ``probes`` connections that never become one; return what the receivers occupy on the way.
 
-    The first row was taken after an eighth of a part, when everything has been used once.
+    There is a row after each of ``steps`` equal parts (MB); the first was taken after an eighth of a part, when everything has been used once.
     """
     with _work_folder(work) as folder, running_receivers(folder) as receivers:
-        image, data = _image(0, 16), folder / "data" / "spool" / "new"
-        rows, sent, opened = [], 0, 0
+        image, data = _image(0, 64), folder / "data" / "spool" / "new"
+        rows, sent, opened, probed = [], 0, 0, 0
         for step in range(steps + 1):
             share = step / steps if step else 1 / (8 * steps)
-            while sent < instances * share or opened < associations * share:
+            while sent < instances * share or opened < associations * share or probed < probes * share:
                 waiting = max(round(instances * share) - sent, 0) / max(round(associations * share) - opened, 1)
                 sent += _send_some(receivers, image, min(int(waiting + 0.999), 1000))
                 opened += 1
+                while probed < probes * share and probed * associations < probes * opened:
+                    _probe(receivers.port, probed)
+                    probed += 1
                 _empty(data)
             memory = receivers.memory()
-            rows.append({"instances": sent, "associations": opened, "rss": [one["rss"] for one in memory], "pss": [one["pss"] for one in memory]})
+            row = {"instances": sent, "associations": opened, "probes": probed}
+            rows.append(row | {"rss": [one["rss"] for one in memory], "pss": [one["pss"] for one in memory]})
     return rows
+
+
+_PROBES = (b"", b"GET / HTTP/1.0\r\n\r\n", b"\x01\x00\x00", b"\x01\x00\x00\x00\x00\xce\x00\x01", b"\x04\x00\xff\xff\xff\xff")
+"""What a port scanner, a load balancer's health check or a broken peer sends before it goes away."""
+
+
+def _probe(port: int, number: int) -> None:
+    """Connect, say little or nothing, and close; every other time with a reset."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as probe:
+        probe.sendall(_PROBES[number % len(_PROBES)])
+        if number % 2:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _send_some(receivers: Receivers, image: Dataset, count: int) -> int:

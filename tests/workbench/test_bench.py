@@ -30,10 +30,10 @@ def test_intake_is_measured(tmp_path: Path) -> None:
 def test_receivers_keep_their_size(tmp_path: Path) -> None:
     """Single figures waver by some megabytes: after a third of warming up the others are compared. A leak of two kilobytes an instance would show."""
     figures = tmp_path / "soak.json"
-    done = CliRunner().invoke(app, ["bench", "soak", "--instances", "6000", "--associations", "1200", "--json", str(figures)])
+    done = CliRunner().invoke(app, ["bench", "soak", "--instances", "6000", "--associations", "1200", "--probes", "1200", "--json", str(figures)])
     assert done.exit_code == 0, done.output
     rows = json.loads(figures.read_text())
-    assert rows[-1]["instances"] >= 6000 and rows[-1]["associations"] >= 1200
+    assert [rows[-1][name] for name in ("instances", "associations", "probes")] == [6000, 1200, 1200]
     third = len(rows) // 3
     for sizes in zip(*(row["rss"] for row in rows), strict=True):
         early, late = median(sizes[third : 2 * third]), median(sizes[2 * third :])
