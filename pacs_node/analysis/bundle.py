@@ -148,4 +148,3 @@ def record(folder: Path, files: Mapping[str, str]) -> None:
     end = next((index for index in range(start + 1, len(lines)) if lines[index][:1] not in ("", " ", "#")), len(lines))
     block = ["files:", *(f"  {name}: {digest}" for name, digest in files.items())]
     path.write_text("\n".join([*lines[:start], *block, *lines[end:]]) + "\n", encoding="utf-8")
-

@@ -34,6 +34,7 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _SYNTAX_ELEMENT = b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
 _PLAIN_HEAD = bytes(128) + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(_SYNTAX_ELEMENT).to_bytes(4, "little") + _SYNTAX_ELEMENT
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredObject:
     """A file's object: its attributes before the pixels, and fingerprints (SHA-256, hexadecimal) of its bytes.

@@ -115,9 +115,7 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 100_003 + epoch)
 
 
-def _epoch(
-    network: Network, optimiser: torch.optim.Optimizer, train: Slices, schedule: Schedule, progress: Callable[[Step], None], state: _State
-) -> None:
+def _epoch(network: Network, optimiser: torch.optim.Optimizer, train: Slices, schedule: Schedule, progress: Callable[[Step], None], state: _State) -> None:
     """One pass over the training slices in random order: the epoch after those whose losses ``state`` holds."""
     epoch = len(state.losses)
     generator = _generator(schedule.seed, epoch)

@@ -86,6 +86,3 @@ def _with_study_parts(normals: Normals, held_out: Sequence[Example], seen: Seque
     rows = [list(judge(example.x, one, example.foreground, normals, fusion).parts.values()) for example, one in zip(held_out, seen, strict=True)]
     table = torch.tensor(rows)
     return replace(normals, study_mean=table.mean(0), study_spread=table.std(0).clamp(min=1e-3))
-
-
-

@@ -30,9 +30,7 @@ def _held() -> Any:
 
 def add(session: Session, obj: ObjectRow, destination: str, now: datetime) -> DeliveryRow:
     """Put an object into the outbox for a destination."""
-    row = DeliveryRow(
-        object_id=obj.id, job_id=obj.job_id, destination=destination, position=obj.position, state=DeliveryState.WAITING, next_attempt_at=now
-    )
+    row = DeliveryRow(object_id=obj.id, job_id=obj.job_id, destination=destination, position=obj.position, state=DeliveryState.WAITING, next_attempt_at=now)
     session.add(row)
     return row
 

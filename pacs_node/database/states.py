@@ -70,9 +70,7 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
 
 DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.PARKED, DeliveryState.CANCELLED}),
-    DeliveryState.SENDING: frozenset(
-        {DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}
-    ),
+    DeliveryState.SENDING: frozenset({DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}),
     DeliveryState.DELIVERED: frozenset(),
     DeliveryState.REFUSED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
     DeliveryState.PARKED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),

@@ -85,7 +85,7 @@ def _parse_part(text: str) -> tuple[Part, str | None]:
 
 
 def _no_attribute(text: str) -> str:
-    return f"{text!r} is no attribute: write a keyword such as BodyPartExamined, or \"(gggg,creator,ee)\" in quotes for a private one"
+    return f'{text!r} is no attribute: write a keyword such as BodyPartExamined, or "(gggg,creator,ee)" in quotes for a private one'
 
 
 def _unknown(text: str) -> str:

@@ -174,9 +174,7 @@ def _parts(request: routing.JobRequest) -> Sequence[str]:
     return request.series_uids if request.pipeline else request.series_uids[:1]
 
 
-def _make_job(
-    house: House, session: Session, study: StudyRow, request: routing.JobRequest, judgements: Sequence[completeness.Judgement], now: datetime
-) -> str:
+def _make_job(house: House, session: Session, study: StudyRow, request: routing.JobRequest, judgements: Sequence[completeness.Judgement], now: datetime) -> str:
     """Make a job unless the same was made before; what it replaces is withdrawn. Returns a phrase for the study's outcome."""
     chosen = [row for series in study.series if series.series_uid in request.series_uids for row in series.instances if not row.own]
     digest = jobs.digest(chosen)

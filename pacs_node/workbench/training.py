@@ -73,9 +73,7 @@ def _told(step: Step) -> str:
     return f"training: epoch {step.epoch + 1}, loss {step.loss:.4f}, held out {step.held_out:.4f}"
 
 
-def _studies(
-    bundle_dir: Path, manifest: Manifest, data: Sequence[Path], labels: Path | None, report: Report
-) -> tuple[list[Example], list[Example], list[str]]:
+def _studies(bundle_dir: Path, manifest: Manifest, data: Sequence[Path], labels: Path | None, report: Report) -> tuple[list[Example], list[Example], list[str]]:
     """Studies to train on, studies held out, and what was refused."""
     recipe = manifest.recipe
     folders = list(data) or [bundle_dir / folder for folder in recipe.data]
@@ -167,9 +165,7 @@ def _table(tail: arithmetic.PixelTail, bundle_dir: Path) -> tuple[float, ...]:
         raise InputError(f"the bundle {bundle_dir} cannot be calibrated: {error}") from error
 
 
-def _calibration_studies(
-    manifest: Manifest, data: Sequence[Path], population: Population, report: Report
-) -> tuple[list[Example], date | None, list[str]]:
+def _calibration_studies(manifest: Manifest, data: Sequence[Path], population: Population, report: Report) -> tuple[list[Example], date | None, list[str]]:
     if not data:
         part = manifest.recipe.phantoms
         if population is not Population.SYNTHETIC or part is None:
@@ -191,4 +187,3 @@ def _calibration_studies(
         raise InputError(f"none of the {len(series)} studies given is within the bundle's scope: {refused[0]}")
     dates = [one.study_date for one, _ in kept if one.study_date is not None]
     return [example for _, example in kept], max(dates) if dates and population is Population.SITE else None, refused
-
