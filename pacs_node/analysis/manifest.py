@@ -106,12 +106,14 @@ class Scoring(_Part):
     pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
     top: float = 0.01
+    centred: bool = False
+    strata: tuple[Literal["weighting", "plane"], ...] = ()  # see `analysis.strata`
     top_slices: int = Field(5, ge=1)
 
     @property
     def fusion(self) -> Fusion:
         """The weights of the parts."""
-        return Fusion(self.pixel, self.study, self.top)
+        return Fusion(self.pixel, self.study, self.top, self.centred)
 
 
 class AugmentationPart(_Part):

@@ -19,6 +19,7 @@ from pacs_node.analysis.intensity import SCALINGS
 from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.modalities import READERS
 from pacs_node.analysis.statement import Statement, state
+from pacs_node.analysis.strata import stratum_of
 from pacs_node.autoencoder import calibration, scoring
 from pacs_node.errors import OutOfScope
 from pacs_node.records import Finding, Volume
@@ -30,12 +31,16 @@ _READING = 0.6  # fraction of the work that is done when reading is over
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A series as the network gets it: the volume in the bundle's unit, resampled, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P)."""
+    """A series as the network gets it: the volume in the bundle's unit, resampled, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P).
+
+    ``stratum`` says by which healthy statistics it is judged.
+    """
 
     volume: Volume
     resampled: Resampled
     x: Tensor
     foreground: NDArray[np.bool_]
+    stratum: scoring.Stratum
 
 
 def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda fraction: None) -> Volume:
@@ -56,7 +61,7 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     if not foreground.any():
         raise OutOfScope(f"the images show nothing but air; the model {manifest.name} does not judge such series")
     x = np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0))  # the table is nobody's anatomy
-    return Prepared(volume, resampled, torch.from_numpy(x), foreground)
+    return Prepared(volume, resampled, torch.from_numpy(x), foreground, stratum_of(volume, manifest))
 
 
 def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date) -> Finding:
@@ -75,7 +80,8 @@ def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat:
     beat(0.3)
     network = bundle.network.to(device)
     seen = scoring.look(network, prepared.x, beat=lambda fraction: beat(0.3 + 0.5 * fraction))
-    scores = scoring.judge(prepared.x, seen, torch.from_numpy(prepared.foreground), bundle.normals, bundle.manifest.scoring.fusion)
+    foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
+    scores = scoring.judge(prepared.x, seen, foreground, bundle.normals, fusion, prepared.stratum)
     beat(0.95)
     said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today)
     finding = _finding(bundle, prepared, seen, scores, said)

@@ -5,32 +5,35 @@ All of it comes from normal studies that the network was not trained on, so that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pacs_node.autoencoder.network import Network
-from pacs_node.autoencoder.scoring import CELLS, PARTS, STUDY_PARTS, Fusion, Normals, Seen, bins_of, evidence, judge, look, low_band, principal_axes
+from pacs_node.autoencoder.scoring import CELLS, PARTS, STUDY_PARTS, Fusion, Normals, Seen, Stratum, evidence, judge, look, low_band, principal_axes
 
 LOW_AXES = 48
 _PRIOR = 50.0  # pixels' worth of the bin's own mean that is mixed into each cell
+_LEAST_STUDIES = 3  # of a stratum, to be judged by statistics of its own
 _RIDGE = 0.1  # share of the mean variance added to every direction of the embedding
 _MOST_ROWS = 4000  # slices that the low band's axes are computed from
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One normal study: slices ``x`` (S, P, P) in [0, 1] and their ``foreground`` (S, P, P)."""
+    """One normal study: slices ``x`` (S, P, P) in [0, 1], their ``foreground`` (S, P, P) and what kind of series it is."""
 
     x: Tensor
     foreground: Tensor
+    stratum: Stratum = field(default_factory=Stratum)
 
 
 def fit_normals(network: Network, train: Sequence[Tensor], held_out: Sequence[Example], fusion: Fusion, bins: int) -> Normals:
-    """Measure `Normals` with ``bins`` slice positions.
+    """Measure `Normals` with ``bins`` slice positions for each kind of series.
 
     ``train`` are the training studies' slices (S, P, P), for the low band's axes only; ``held_out`` studies give everything else.
     Raises `ValueError` with fewer than two held-out studies.
@@ -41,30 +44,41 @@ def fit_normals(network: Network, train: Sequence[Tensor], held_out: Sequence[Ex
     rows = rows[:: max(1, len(rows) // _MOST_ROWS)]
     low_mean, low_axes = principal_axes(rows, LOW_AXES)
     seen = [look(network, example.x) for example in held_out]
-    mean, spread = _cells(held_out, seen, low_mean, low_axes, bins)
+    mean, spread = _cells(held_out, seen, (low_mean, low_axes), bins, fusion.centred)
     embedding_mean, white = _whitening(torch.cat([one.embedding for one in seen]))
     parts = len(STUDY_PARTS)
     normals = Normals(mean, spread, low_mean, low_axes, embedding_mean, white, torch.zeros(parts), torch.ones(parts))
     return _with_study_parts(normals, held_out, seen, fusion)
 
 
-def _cells(held_out: Sequence[Example], seen: Sequence[Seen], low_mean: Tensor, low_axes: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+def _cells(held_out: Sequence[Example], seen: Sequence[Seen], low: tuple[Tensor, Tensor], bins: int, centred: bool) -> tuple[Tensor, Tensor]:
     """Mean and spread of the evidence in every bin and cell, drawn towards the bin's own where few pixels fell."""
-    shape = (len(PARTS), bins, CELLS, CELLS)
+    strata = held_out[0].stratum.of
+    shape = (len(PARTS), strata * bins, CELLS, CELLS)
     count, total, square = torch.zeros(shape[1:]), torch.zeros(shape), torch.zeros(shape)
     for example, one in zip(held_out, seen, strict=True):
-        maps = evidence(example.x, one, example.foreground, low_mean, low_axes)
+        maps = evidence(example.x, one, example.foreground, *low, centred=centred)
         cell = maps.shape[-1] // CELLS
-        which = bins_of(len(example.x), bins)
+        which = example.stratum.bins(len(example.x), strata * bins)
         count.index_add_(0, which, _sum(example.foreground[None].float(), cell)[0])
         total.index_add_(1, which, _sum(maps, cell))
         square.index_add_(1, which, _sum(maps.square(), cell))
+    _share_with_the_rare(held_out, bins, (count[None], total, square))
     everywhere = count.sum((1, 2), keepdim=True).clamp(min=1)
     bin_mean, bin_square = (table.sum((2, 3), keepdim=True) / everywhere for table in (total, square))
     mean = (total + _PRIOR * bin_mean) / (count + _PRIOR)
     variance = (square + _PRIOR * bin_square) / (count + _PRIOR) - mean.square()
     floor = 0.25 * (bin_square - bin_mean.square()).clamp(min=1e-12).sqrt()
     return mean, torch.maximum(variance.clamp(min=0).sqrt(), floor)
+
+
+def _share_with_the_rare(held_out: Sequence[Example], bins: int, tables: Sequence[Tensor]) -> None:
+    """Give strata of too few studies the sums of all strata; the tables are (…, strata · bins, CELLS, CELLS), changed in place."""
+    studies = Counter(example.stratum.index for example in held_out)
+    rare = [index for index in range(held_out[0].stratum.of) if studies[index] < _LEAST_STUDIES]
+    for table in tables:
+        by_stratum = table.view(len(table), -1, bins, CELLS, CELLS)
+        by_stratum[:, rare] = by_stratum.sum(1, keepdim=True)
 
 
 def _sum(maps: Tensor, cell: int) -> Tensor:
@@ -83,6 +97,8 @@ def _whitening(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 def _with_study_parts(normals: Normals, held_out: Sequence[Example], seen: Sequence[Seen], fusion: Fusion) -> Normals:
     """Fill in mean and spread of the study parts over the held-out studies."""
-    rows = [list(judge(example.x, one, example.foreground, normals, fusion).parts.values()) for example, one in zip(held_out, seen, strict=True)]
+    rows = [
+        list(judge(example.x, one, example.foreground, normals, fusion, example.stratum).parts.values()) for example, one in zip(held_out, seen, strict=True)
+    ]
     table = torch.tensor(rows)
     return replace(normals, study_mean=table.mean(0), study_spread=table.std(0).clamp(min=1e-3))

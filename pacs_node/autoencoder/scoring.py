@@ -38,7 +38,8 @@ _MOVING = 3  # slices of the moving average
 class Normals:
     """What held-out normal slices look like to this network; the tensors are stored with the weights.
 
-    ``mean`` and ``spread``: (parts, bins, CELLS, CELLS), evidence by slice position (bins over the series) and image position.
+    ``mean`` and ``spread``: (parts, strata · bins, CELLS, CELLS), evidence by kind of series, slice position (bins over the series) and image
+    position.
     ``low_mean`` (LOW²) and ``low_axes`` (k, LOW²): principal components of the low band.
     ``embedding_mean`` (features) and ``embedding_white`` (features, features): whitening of embeddings.
     ``study_mean`` and ``study_spread`` (study parts): of the study parts over held-out studies.
@@ -59,6 +60,19 @@ class Normals:
             raise ValueError(f"statistics of other parts than {', '.join((*PARTS, *STUDY_PARTS))}")
 
     FIELDS = ("mean", "spread", "low_mean", "low_axes", "embedding_mean", "embedding_white", "study_mean", "study_spread")
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """Which of ``of`` kinds of series one is, counted from 0: each kind has healthy statistics of its own."""
+
+    index: int = 0
+    of: int = 1
+
+    def bins(self, slices: int, all_bins: int) -> Tensor:
+        """Return for each of ``slices`` slices its row among the ``all_bins`` rows of `Normals`."""
+        bins = all_bins // self.of
+        return self.index * bins + bins_of(slices, bins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +126,23 @@ def _local(x: Tensor) -> Tensor:
     return box_mean(x[:, None], _BLUR)[:, 0]
 
 
-def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_axes: Tensor) -> Tensor:
+def _centred(residual: Tensor, foreground: Tensor) -> Tensor:
+    """Take each slice's median over its foreground from the residual (S, P, P): a slice that is brighter as a whole is no finding."""
+    medians = [row[inside].median() if inside.any() else row.new_zeros(()) for row, inside in zip(residual, foreground, strict=True)]
+    return residual - torch.stack(medians)[:, None, None]
+
+
+def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_axes: Tensor, *, centred: bool = False) -> Tensor:
     """Return the raw maps (parts, S, P, P), each zero or more: the larger, the less like the reconstruction.
 
     offset: local mean of the standardised residual, absolute; energy: its local root mean square; structure: 1 - SSIM;
     low_band: distance of the blurred slice from the principal subspace of normal ones; error: local root mean square of the residual as
-    it is, for images whose predicted spread misleads (speckle).
+    it is, for images whose predicted spread misleads (speckle). ``centred``: see `Fusion`.
     """
     weight = foreground.float()
     share = _local(weight).clamp(min=1e-3)  # so that only pixels of the foreground count in a local mean
-    plain = (x - seen.mean) * weight
+    difference = x - seen.mean
+    plain = (_centred(difference, foreground) if centred else difference) * weight
     residual = plain * (-0.5 * seen.log_variance).exp()
     structure = 1 - structural_similarity(x[:, None], seen.mean[:, None])[:, 0]
     rows = low_band(x) - low_mean
@@ -137,9 +158,9 @@ def bins_of(slices: int, bins: int) -> Tensor:
     return ((torch.arange(slices) + 0.5) / max(slices, 1) * bins).long().clamp(max=bins - 1)
 
 
-def standardise(maps: Tensor, foreground: Tensor, normals: Normals) -> Tensor:
+def standardise(maps: Tensor, foreground: Tensor, normals: Normals, stratum: Stratum) -> Tensor:
     """Return z maps (parts, S, P, P) of raw maps, clipped to ±12; zero outside the foreground."""
-    which = bins_of(maps.shape[1], normals.mean.shape[1])
+    which = stratum.bins(maps.shape[1], normals.mean.shape[1])
     mean, spread = (_spread_out(table[:, which], maps.shape[-1]) for table in (normals.mean, normals.spread))
     return ((maps - mean) / spread).clamp(-_CLIP, _CLIP) * foreground
 
@@ -198,11 +219,15 @@ def study_score(parts: Tensor, normals: Normals, weights: Sequence[float]) -> fl
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `STUDY_PARTS`, ``top`` the share that makes a slice's score."""
+    """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `STUDY_PARTS`, ``top`` the share that makes a slice's score.
+
+    ``centred``: the residual of each slice counts from its median, for images without a unit, whose brightness as a whole says nothing.
+    """
 
     pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
     top: float = 0.01
+    centred: bool = False
 
     def __post_init__(self) -> None:
         for name, weights, parts in (("pixel", self.pixel, PARTS), ("study", self.study, STUDY_PARTS)):
@@ -212,9 +237,10 @@ class Fusion:
             raise ValueError(f"top {self.top} must be a share above 0 and at most 1")
 
 
-def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion) -> Scores:
+def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion, stratum: Stratum) -> Scores:
     """Turn what the network saw of slices ``x`` (S, P, P) into maps and scores; ``foreground`` (S, P, P) boolean is what counts."""
-    z = fuse(standardise(evidence(x, seen, foreground, normals.low_mean, normals.low_axes), foreground, normals), fusion.pixel)
+    maps = evidence(x, seen, foreground, normals.low_mean, normals.low_axes, centred=fusion.centred)
+    z = fuse(standardise(maps, foreground, normals, stratum), fusion.pixel)
     slices = top_share(z, foreground, fusion.top)
     parts = study_parts(z, foreground, slices, embedding_distance(seen.embedding, normals))
     named = {name: float(value) for name, value in zip(STUDY_PARTS, parts, strict=True)}

@@ -101,7 +101,7 @@ def judged(bundle: Bundle, planted: Planted) -> scoring.Scores:
     """Score one prepared phantom as the node would."""
     prepared = planted.prepared
     foreground = torch.from_numpy(prepared.foreground)
-    return scoring.judge(prepared.x, scoring.look(bundle.network, prepared.x), foreground, bundle.normals, bundle.manifest.scoring.fusion)
+    return scoring.judge(prepared.x, scoring.look(bundle.network, prepared.x), foreground, bundle.normals, bundle.manifest.scoring.fusion, prepared.stratum)
 
 
 def _add(rows: dict[str, _Row], bundle: Bundle, planted: Planted, scores: scoring.Scores) -> None:

@@ -130,7 +130,7 @@ def held_out_patients(patients: Sequence[str], seed: int, share: float) -> froze
 
 def example(prepared: Prepared) -> Example:
     """Return what training needs of a prepared study."""
-    return Example(prepared.x, torch.from_numpy(prepared.foreground))
+    return Example(prepared.x, torch.from_numpy(prepared.foreground), prepared.stratum)
 
 
 def prepared_series(series: SeriesFiles, manifest: Manifest) -> Prepared:

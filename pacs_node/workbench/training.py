@@ -131,7 +131,7 @@ def calibrate(
     tail = arithmetic.PixelTail()
     scores = []
     for done, one in enumerate(examples, start=1):
-        judged = scoring.judge(one.x, scoring.look(bundle.network, one.x), one.foreground, bundle.normals, bundle.manifest.scoring.fusion)
+        judged = scoring.judge(one.x, scoring.look(bundle.network, one.x), one.foreground, bundle.normals, bundle.manifest.scoring.fusion, one.stratum)
         tail.add(judged.z[one.foreground].numpy())
         scores.append(round(judged.study, 6))
         report("scoring studies", done / len(examples))

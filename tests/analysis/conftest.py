@@ -124,7 +124,7 @@ def make_bundle(folder: Path) -> Path:
     torch.manual_seed(0)
     network = Network(manifest.architecture).eval()
     prepared = [prepare(volume(seed), manifest) for seed in range(6)]
-    examples = [Example(one.x, torch.from_numpy(one.foreground)) for one in prepared]
+    examples = [Example(one.x, torch.from_numpy(one.foreground), one.stratum) for one in prepared]
     normals = fit_normals(network, [one.x for one in examples], examples, manifest.scoring.fusion, manifest.scoring.bins)
     bundles.save(folder, network, normals, fit_baselines([(one.x, one.foreground) for one in examples]))
     return folder

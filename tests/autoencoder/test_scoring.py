@@ -48,7 +48,7 @@ def test_scores_rise_with_what_was_planted_and_are_the_same_every_time(fitted: t
     for height in (0.0, 0.2, 0.4):
         one = study(100)
         one.x[2:5, 20:32, 20:32] += height
-        judged = [scoring.judge(one.x, scoring.look(network, one.x), one.foreground, normals, Fusion()) for _ in range(2)]
+        judged = [scoring.judge(one.x, scoring.look(network, one.x), one.foreground, normals, Fusion(), one.stratum) for _ in range(2)]
         assert judged[0].study == judged[1].study
         assert set(judged[0].parts) == set(scoring.STUDY_PARTS)
         scores.append(judged[0].study)
@@ -58,7 +58,9 @@ def test_scores_rise_with_what_was_planted_and_are_the_same_every_time(fitted: t
 
 def test_held_out_studies_score_about_zero_by_construction(fitted: tuple[Network, scoring.Normals]) -> None:
     network, normals = fitted
-    scores = [scoring.judge(one.x, scoring.look(network, one.x), one.foreground, normals, Fusion()).study for one in (study(seed) for seed in range(8))]
+    scores = [
+        scoring.judge(one.x, scoring.look(network, one.x), one.foreground, normals, Fusion(), one.stratum).study for one in (study(seed) for seed in range(8))
+    ]
     assert abs(sum(scores) / 8) < 0.01
 
 
@@ -67,9 +69,24 @@ def test_nothing_outside_the_foreground_counts(fitted: tuple[Network, scoring.No
     one, disturbed = study(100), study(100)
     disturbed.x[:, :6, :6] = 1.0
     seen = seen_as_usual(one.x, one.foreground)
-    z = [scoring.judge(example.x, seen, one.foreground, normals, Fusion((1, 1, 0, 0, 1))).z for example in (one, disturbed)]
+    z = [scoring.judge(example.x, seen, one.foreground, normals, Fusion((1, 1, 0, 0, 1)), one.stratum).z for example in (one, disturbed)]
     assert torch.equal(z[0], z[1])
     assert (z[0][~one.foreground] == 0).all()
+
+
+def test_a_slice_that_is_brighter_as_a_whole_is_a_finding_only_where_brightness_means_something(fitted: tuple[Network, scoring.Normals]) -> None:
+    one, normals = study(100), fitted[1]
+    one.x[2] += 0.1 * one.foreground[2]
+    one.foreground[5] = False  # a slice that shows nothing but air
+    one.x[3, 20:28, 30:38] += 0.15
+    seen = seen_as_usual(one.x, one.foreground)
+    plain, centred = (scoring.evidence(one.x, seen, one.foreground, normals.low_mean, normals.low_axes, centred=choice) for choice in (False, True))
+    for part in ("offset", "energy", "error"):
+        before, after = (maps[scoring.PARTS.index(part)] for maps in (plain, centred))
+        assert before[2][one.foreground[2]].mean() > 2.5 * after[2][one.foreground[2]].mean(), part
+        assert after[3].max() > 2 * after[2].max(), part
+        assert (after[5] == 0).all()
+    assert torch.equal(plain[2:4], centred[2:4])
 
 
 def test_the_batch_size_does_not_change_what_is_seen(fitted: tuple[Network, scoring.Normals]) -> None:

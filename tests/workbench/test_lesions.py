@@ -14,7 +14,7 @@ SEEDS = 50
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ct-head", "ct-body", "pt-body", "us-breast"])  # mr-brain is not there yet: see its card
+@pytest.mark.parametrize("name", ["ct-head", "ct-body", "mr-brain", "pt-body", "us-breast"])
 def test_the_hottest_place_is_the_lesion_in_nine_of_ten_phantoms(name: str) -> None:
     bundle = bundles.load(shipped("models") / name)
     missed = []
