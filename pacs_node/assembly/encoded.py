@@ -85,7 +85,10 @@ def _skip_meta(stream: BinaryIO) -> UID:
     if stream.read(_PREAMBLE)[-4:] != b"DICM":
         raise ValueError("no DICOM Part 10 header (the letters DICM at byte 128)")
     meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag.group != 0x0002)
-    return UID(str(meta.TransferSyntaxUID).strip())
+    syntax = UID(str(meta.TransferSyntaxUID).strip())
+    if not syntax.is_transfer_syntax:
+        raise ValueError("its Transfer Syntax UID names no transfer syntax")
+    return syntax
 
 
 def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:

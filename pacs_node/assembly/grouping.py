@@ -182,7 +182,14 @@ def _content_problem(one: StoredObject, other: StoredObject, tags: tuple[BaseTag
 
 
 def _is_content(one: Dataset, other: Dataset, tag: BaseTag) -> bool:
-    return tag.group not in _CIRCUMSTANCE_GROUPS or any(tag in header and header[tag].VR == "SQ" for header in (one, other))
+    return tag.group not in _CIRCUMSTANCE_GROUPS or any(tag in header and _is_sequence(header, tag) for header in (one, other))
+
+
+def _is_sequence(header: Dataset, tag: BaseTag) -> bool:
+    try:
+        return header[tag].VR == "SQ"
+    except DAMAGED:
+        return True  # as it seems: single values are no reason to give up
 
 
 def _inverted(header: Dataset) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
+from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import UnreadableObject
 
 
@@ -20,5 +20,5 @@ def read_meta(path: Path) -> Dataset:
         raise
     except InvalidDicomError as error:
         raise UnreadableObject(str(path), "no DICOM Part 10 header (the letters DICM at byte 128)") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, EOFError, struct.error) as error:
+    except DAMAGED as error:
         raise UnreadableObject(str(path), f"its file meta information cannot be read ({error})") from error

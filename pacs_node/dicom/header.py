@@ -15,11 +15,15 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from pacs_node.dicom import remarks
 from pacs_node.errors import UnreadableObject
 from pacs_node.records import PatientIdentity
+
+remarks.leave_out()  # here because everybody who reads objects comes by
 
 # What parsing damaged or hostile bytes may raise in pydicom, struct and zlib
 DAMAGED = (
@@ -53,11 +57,18 @@ def leading_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
             stop_when=_after_leading,
             defer_size=None,
         )
-        return str(leading.SOPClassUID).strip(), str(leading.SOPInstanceUID).strip()
+        return _uid_in(leading, "SOPClassUID"), _uid_in(leading, "SOPInstanceUID")
     except AttributeError as error:
         raise UnreadableObject("the dataset", "no SOP Class UID and SOP Instance UID at its beginning") from error
     except DAMAGED as error:
         raise UnreadableObject("the dataset", f"its beginning cannot be parsed ({error})") from error
+
+
+def _uid_in(dataset: Dataset, keyword: str) -> str:
+    value = getattr(dataset, keyword)
+    if isinstance(value, Sequence):
+        raise ValueError(f"{keyword} is written as a sequence")
+    return str(value).strip()
 
 
 def _after_leading(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -80,7 +91,7 @@ def _read(source: Path | BinaryIO, what: str | None, *, stop_before_pixels: bool
         _refuse_bomb(source, name)
         dataset = dcmread(source, stop_before_pixels=stop_before_pixels)
         for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-            if not str(dataset.get(keyword) or "").strip():
+            if not text_of(dataset, keyword):
                 raise UnreadableObject(name, f"{keyword} is missing or empty")
         return dataset
     except InvalidDicomError as error:
@@ -110,10 +121,10 @@ def _refuse_bomb(source: Path | BinaryIO, name: str) -> None:
 
 
 def text_of(dataset: Dataset, keyword: str) -> str:
-    """Return an attribute's value as stripped text, ``""`` where it is absent, empty or unreadable; several values joined by backslash."""
+    """Return a value as stripped text, several joined by backslash; ``""`` where it is absent, empty, unreadable or a sequence."""
     try:
         value = dataset.get(keyword)
-        if value is None:
+        if value is None or isinstance(value, Sequence):
             return ""
         if isinstance(value, Iterable) and not isinstance(value, str | bytes) and not hasattr(value, "original_string"):
             return "\\".join(_storable(part) for part in value)
@@ -169,10 +180,10 @@ def is_synthetic(dataset: Dataset) -> bool:
 def nested_deeper(dataset: Dataset, most: int) -> bool:
     """Tell whether sequences lie in sequences more than ``most`` deep; what cannot be parsed as a sequence counts as none."""
     for tag in dataset.keys():  # noqa: SIM118 - iterating a dataset converts every value
-        element = dataset.get_item(tag)
-        if element is None or element.VR not in ("SQ", "UN", None):
-            continue
         try:
+            element = dataset.get_item(tag)
+            if element is None or element.VR not in ("SQ", "UN", None):
+                continue
             items = dataset[tag].value if dataset[tag].VR == "SQ" else ()
         except DAMAGED:
             continue

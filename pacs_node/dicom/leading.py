@@ -45,7 +45,15 @@ def quick_uids(head: bytes | bytearray | memoryview, transfer_syntax_uid: str) -
                 return None
             found.append(match[1].decode("ascii"))
             if tag == _SOP_INSTANCE:
-                return (found[0], found[1]) if len(found) == 2 else None
+                return (found[0], found[1]) if len(found) == 2 and _goes_on(head, offset + length) else None
         offset += length
         previous = tag
     return None
+
+
+def _goes_on(head: bytes | bytearray | memoryview, offset: int) -> bool:
+    """Tell whether the next element has a higher tag: one that comes twice says two things."""
+    if offset + 8 > len(head):
+        return False
+    group, element, _ = _implicit_element(head, offset)
+    return bool(group << 16 | element > _SOP_INSTANCE)

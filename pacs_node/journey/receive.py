@@ -74,6 +74,10 @@ def receive(house: House, now: datetime) -> int:
             items.append(describe(house, arrival))
         except UnreadableObject as error:
             _quarantine(house, arrival, error.reason, now)
+        except OSError:
+            raise  # the disk: nothing is wrong with the object
+        except Exception as error:  # the border of the periodic duty, object by object
+            _put_aside(house, arrival, error, now)
     while items:
         batch, items = _split_at_repeat(items)
         _index(house, batch, now)
@@ -153,6 +157,12 @@ def _quarantine(house: House, arrival: Arrival, reason: str, now: datetime) -> N
     note_quarantined(house, [house.spool.quarantine(arrival, reason)], now)
 
 
+def _put_aside(house: House, arrival: Arrival, error: Exception, now: datetime) -> None:
+    """Quarantine an object that makes the intake fail, so that the others go on; called where the error was caught."""
+    house.log.error("object cannot be indexed", file=arrival.name, traceback=traceback.format_exc())
+    _quarantine(house, arrival, f"it cannot be indexed ({type(error).__name__}: {error})", now)
+
+
 # --- the index -----------------------------------------------------------------------------------------------------------
 
 
@@ -167,8 +177,7 @@ def _index(house: House, items: list[_Item], now: datetime) -> None:
             for item in items:
                 _index(house, [item], now)
             return
-        house.log.error("object cannot be indexed", file=items[0].arrival.name, traceback=traceback.format_exc())
-        _quarantine(house, items[0].arrival, f"it cannot be indexed ({type(error).__name__}: {error})", now)
+        _put_aside(house, items[0].arrival, error, now)
 
 
 def _index_batch(house: House, items: list[_Item], now: datetime) -> None:

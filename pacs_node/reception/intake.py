@@ -138,7 +138,9 @@ def judge(head: bytes, incoming: Incoming) -> tuple[int, str]:
 
 
 def compare(sop_class: str, sop_instance: str, incoming: Incoming) -> tuple[int, str]:
-    """Compare what a dataset says it is with its command."""
+    """Compare what a dataset says it is with its command, which may say nothing either."""
+    if not sop_class or not sop_instance:
+        return CANNOT_UNDERSTAND, "the dataset has no SOP Class UID or no SOP Instance UID"
     if sop_instance != incoming.sop_instance:
         return CANNOT_UNDERSTAND, "the SOP Instance UID of the dataset is not the one of the C-STORE command"
     if sop_class != incoming.sop_class:

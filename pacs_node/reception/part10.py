@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_node.dicom.file_meta import read_meta
+from pacs_node.dicom.header import DAMAGED
 from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import UnreadableObject
@@ -89,5 +90,5 @@ def sender_of(path: Path) -> Sender:
             address=str(meta.get("SendingPresentationAddress") or "").removeprefix("dicom://"),
             association=bytes(meta.PrivateInformation).decode("ascii").rstrip("\0"),
         )
-    except (AttributeError, ValueError, TypeError) as error:
+    except DAMAGED as error:
         raise UnreadableObject(path.name, "its file meta information does not name the association it came over") from error

@@ -155,7 +155,7 @@ class Spool:
             try:
                 note = json.loads(path.with_suffix(".json").read_bytes())
                 sender, reason = Sender(**note["sender"]), str(note["reason"])
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 sender, reason = Sender(), "unknown: the note beside the object is missing or damaged"
             received = _time_of(path.stem) if _NAME.fullmatch(path.stem) else datetime.fromtimestamp(path.stat().st_mtime, UTC)
             found.append(Quarantined(path, path.stem, reason, sender, received))
@@ -201,5 +201,5 @@ def _read_marker(path: Path) -> AssociationEnd:
         marker = json.loads(path.read_bytes())
         sender = Sender(**marker["sender"])
         return AssociationEnd(path, path.stem, sender, bool(marker["released"]), int(marker["stored"]), int(marker["refused"]), _time_of(path.stem))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableObject(path.name, f"the marker of an association's end is damaged ({error})") from error

@@ -99,6 +99,42 @@ def test_a_dataset_cut_inside_an_element_is_quarantined_and_said(town: Town) -> 
     assert JobState.DONE in states_of_jobs(town)
 
 
+ITEM_OUTSIDE = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
+CUT_ITEM = raw((0x00080006, "SQ", b"\xfe\xff\x00\xe0"))
+CAME_TWICE = {  # what stands before and behind an object, and when it comes again
+    "an item outside of a sequence": (b"", ITEM_OUTSIDE, b"", ITEM_OUTSIDE),
+    "a sequence that ends within an item": (CUT_ITEM, b"", b"", b""),
+    "a repeat with a sequence that ends within an item": (b"", b"", CUT_ITEM, b""),
+}
+
+
+@pytest.mark.parametrize("name", CAME_TWICE)
+def test_an_object_that_cannot_be_taken_apart_stops_nobody_also_when_it_comes_again(town: Town, name: str) -> None:
+    before, behind, before_again, behind_again = CAME_TWICE[name]
+    good, body = ct_study(), odd_body(ct_slice(0), (0x00080060, "CS", b"SR"))  # without pixels, so that the attributes are compared
+    sender = Sender("CT1", "PACS_NODE", "127.0.0.1:1", "odd1")
+    for content in (before + body + behind, before_again + body + behind_again):
+        town.house.spool.store(sender, str(good[0].SOPClassUID), "1.2.826.0.1.99.7777", "1.2.840.10008.1.2.1", [content])
+    town.send(good)
+    town.settle()
+    assert JobState.DONE in states_of_jobs(town)
+    assert not list((town.settings.node.data / "spool" / "new").rglob("*.dcm"))
+    with town.house.store.read() as session:
+        assert all(aside.reason for aside in session.scalars(select(AsideRow)))
+
+
+def test_a_file_of_the_spool_whose_head_is_damaged_stops_nobody(town: Town) -> None:
+    sender = Sender("CT1", "PACS_NODE", "127.0.0.1:1", "odd1")
+    path = town.house.spool.store(sender, str(ct_slice(0).SOPClassUID), "1.2.826.0.1.99.7777", "1.2.840.10008.1.2.1", [odd_body(ct_slice(0))])
+    content = bytearray(path.read_bytes())
+    content[132 + 6] = 7  # the length of (0002,0000), which is an unsigned long
+    path.write_bytes(content)
+    town.send(ct_study())
+    town.settle()
+    assert JobState.DONE in states_of_jobs(town)
+    assert alert_kinds(town) == ["quarantine"]
+
+
 def test_a_deflated_object_that_would_fill_the_memory_is_quarantined_unopened(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     from pacs_node.dicom import header
 

@@ -180,6 +180,15 @@ def test_an_empty_dataset_is_refused_and_the_association_goes_on(receiver: Runni
     peer.release()
 
 
+@pytest.mark.parametrize(("instance", "sop_class"), [("", "1.2.840.10008.5.1.4.1.1.2"), ("1.2.3", ""), ("", "")])
+def test_an_object_that_says_no_more_than_its_command_what_it_is_is_refused(receiver: Running, instance: str, sop_class: str) -> None:
+    peer = RawPeer(receiver.port)
+    peer.send(message(1, c_store(1, instance, sop_class), dataset(instance, sop_class=sop_class)))
+    assert peer.answer() == (1, 1, 0xC000)
+    peer.release()
+    assert contents(receiver) == [] and len(receiver.spool.quarantined()) == 1
+
+
 @pytest.mark.parametrize("cut", [-100, -1, 1], ids=["shorter", "one byte short", "longer"])
 def test_a_dataset_that_is_not_as_long_as_its_elements_say_is_kept_as_it_came(receiver: Running, cut: int) -> None:
     body = BODY[:cut] if cut < 0 else BODY + bytes(cut)
