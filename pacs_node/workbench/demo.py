@@ -8,9 +8,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +33,7 @@ from pacs_node.errors import InputError, StartError, UnreadableObject
 from pacs_node.journey import now
 from pacs_node.phantoms import PhantomSpec, write_study
 from pacs_node.workbench import tables
+from pacs_node.workbench.children import running_node
 from pacs_node.workbench.previews import write_previews
 from pacs_node.workbench.sending import destination_of, send_folder
 from pacs_node.workbench.studies import readable
@@ -166,19 +165,9 @@ def _rules() -> dict[str, Any]:
 
 @contextmanager
 def _running_node(config: Path, settings: Settings, log: Path) -> Iterator[None]:
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pacs_node.cli", "run", "--config", str(config)], stdout=sink, stderr=sink, env={**os.environ, "NO_COLOR": "1"}
-        )
-    try:
+    with running_node(config, log) as process:
         _wait_until_ready(process, settings, log)
         yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, log: Path) -> None:

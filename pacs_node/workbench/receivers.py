@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ import yaml
 from pacs_node.config import DicomDestination
 from pacs_node.delivery.cstore import probe
 from pacs_node.errors import StartError
+from pacs_node.workbench.children import running_node
 
 AE_TITLE = "PACS_NODE"
 _START_SECONDS = 60.0
@@ -51,18 +50,9 @@ def running_receivers(folder: Path, **reception: Any) -> Iterator[Receivers]:
     }
     config.write_text(yaml.safe_dump(settings))
     log = folder / "node.log"
-    with log.open("wb") as sink:
-        command = [sys.executable, "-m", "pacs_node.cli", "run", "--role", "receiver", "--config", str(config)]
-        process = subprocess.Popen(command, stdout=sink, stderr=sink)
-    try:
+    with running_node(config, log, "--role", "receiver") as process:
         _wait_until_ready(process, port, log)
         yield Receivers(port, tuple(_children(process.pid)))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
