@@ -6,7 +6,6 @@ or an older copy of it was put back: then the files are the truth.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,8 +19,9 @@ from pacs_node.database.tables import InstanceRow
 from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House
 from pacs_node.journey.receive import note_quarantined, receive
-from pacs_node.reception.files import FileLayer, write_durably
+from pacs_node.reception.files import FileLayer
 from pacs_node.reception.returning import take_back
+from pacs_node.reception.spool_file import write_note
 from pacs_node.records import Quarantined, Sender
 
 
@@ -77,7 +77,7 @@ def put_into_quarantine(house: House, path: Path, reason: str) -> None:
     moment, files = house.clock(), FileLayer()
     name = "-".join((*path.relative_to(house.data).with_suffix("").parts, f"{moment:%Y%m%dT%H%M%S%f}"))
     target = house.spool.quarantine_folder / f"{name}.dcm"
-    write_durably(files, target.with_suffix(".json"), (json.dumps({"sender": asdict(Sender()), "reason": reason}).encode(),))
+    write_note(files, target.with_suffix(".json"), {"sender": asdict(Sender()), "reason": reason})
     files.rename(path, target)
     files.sync_folder(target.parent)
     files.sync_folder(path.parent)

@@ -41,7 +41,7 @@ class Request:
     calling_ae: str
     address: str  # IP address of the peer
     open_associations: int  # of all receivers, with this one
-    has_room: bool  # the spool's disk is short of the step at which associations are rejected
+    has_room: bool  # the spool's disk has more room than that at which associations are rejected
 
 
 @dataclass(frozen=True, slots=True)

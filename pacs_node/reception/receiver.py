@@ -47,7 +47,7 @@ class Receiver:
         return ReceiverConversation(self)
 
     def has_room(self, step: Pressure = Pressure.REFUSE) -> bool:
-        """Tell whether the disk is short of the step at which associations are rejected, or instances refused."""
+        """Tell whether the disk has more room than that at which associations are rejected, or instances refused."""
         return self.spool.room(mark_of(step, self._reserve.bytes_of(self.spool.capacity())))
 
     def enter(self) -> int:

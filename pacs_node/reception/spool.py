@@ -30,6 +30,7 @@ from pacs_node.errors import SpoolFull, UnreadableObject
 from pacs_node.reception.crashing import file_layer
 from pacs_node.reception.files import Bytes, FileLayer
 from pacs_node.reception.part10 import Incoming, sender_of
+from pacs_node.reception.pressure import measure
 from pacs_node.reception.spool_file import SpoolFile, disk_faults, write_note
 from pacs_node.records import Arrival, AssociationEnd, Quarantined, Sender
 
@@ -181,13 +182,11 @@ class Spool:
 
     def capacity(self) -> int:
         """Return the size of the spool's disk in bytes."""
-        disk = os.statvfs(self.new)
-        return disk.f_blocks * disk.f_frsize
+        return measure(self.new).capacity
 
     def room(self, reserve_bytes: int) -> bool:
         """Tell whether more than the reserve is free on the spool's disk, in bytes that an ordinary user may take."""
-        disk = os.statvfs(self.new)
-        return disk.f_bavail * disk.f_frsize > reserve_bytes
+        return measure(self.new).free > reserve_bytes
 
 
 def _time_of(name: str) -> datetime:
