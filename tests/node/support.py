@@ -137,10 +137,12 @@ class NodeProcess:
         return tables.job_rows(self.settings, 1000)
 
     def settled(self) -> bool:
-        """Tell whether nothing waits: no study, no job, no delivery."""
+        """Tell whether nothing waits: no file, no study, no job, no delivery; asked in the order in which one makes the next."""
         if not self.has_tables() or any((self.folder / "data" / "spool" / "new").rglob("*.dcm")):
             return False
-        status = self.status()
-        busy = [job for job in self.jobs() if job["state"] in ("queued", "running")]
-        waiting = [study for study in status["studies"] if study["state"] == "receiving"]
-        return bool(status["studies"]) and not busy and not waiting and not any(item["waiting"] for item in status["destinations"])
+        studies = self.status()["studies"]
+        if not studies or any(study["state"] == "receiving" for study in studies):
+            return False
+        if any(job["state"] in ("queued", "running") for job in self.jobs()):
+            return False
+        return not any(item["waiting"] for item in self.status()["destinations"])
