@@ -74,6 +74,8 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
     """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
     found = [
         ("reception.commitment", settings.reception.commitment, "Storage Commitment is not available in this version: set it to false"),
+        ("reception.mpps", settings.reception.mpps, "performed procedure steps are not available in this version: set it to false"),
+        ("reception.availability", settings.reception.availability, "availability notifications are not available in this version: set it to false"),
         ("assembly.verify_with", settings.assembly.verify_with is not None, "asking the archive is not available in this version: leave it null"),
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
         ("database.url", not (settings.database.url or "sqlite").startswith("sqlite"), "only SQLite is available in this version: leave it null"),
@@ -313,6 +315,7 @@ def child() -> int:
 
 def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
     from pacs_node.dicom.tls import server_context
+    from pacs_node.reception import services
     from pacs_node.reception.listener import ReceiverConfig, devote_process, serve
     from pacs_node.reception.pacing import SLOT_BYTES, SLOTS
 
@@ -323,7 +326,7 @@ def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -
     slots = cast("MutableSequence[int]", counters)
     slots[orders.index] = slots[processes + orders.index] = 0  # what a predecessor left
     paid = cast("MutableSequence[float]", memoryview(mmap.mmap(orders.paid, SLOTS * SLOT_BYTES)).cast("d")) if orders.paid >= 0 else None
-    config = ReceiverConfig(settings.node.ae_titles, settings.node.data, settings.reception, DRAIN_SECONDS, paid=paid)
+    config = ReceiverConfig(settings.node.ae_titles, settings.node.data, settings.reception, DRAIN_SECONDS, services=services.wanted(settings), paid=paid)
     ports: list[tuple[socket.socket, int, ssl.SSLContext | None]] = [(socket.socket(fileno=orders.listening), orders.index, None)]
     if settings.reception.tls is not None:  # with a counter of its own
         ports.append((socket.socket(fileno=orders.secured), processes + orders.index, server_context(settings.reception.tls)))

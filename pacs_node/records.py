@@ -59,6 +59,23 @@ class AssociationEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """A DIMSE-N request that a receiver has answered and left to the core (PS3.7 chapter 10). The dataset is as it was received."""
+
+    path: Path
+    name: str  # unique and time-ordered, like an arrival's
+    received_at: datetime
+    sender: Sender
+    service: str  # a name in `pacs_node.reception.services.SERVICES`
+    operation: str  # n-create, n-set, n-action, n-event-report
+    sop_class_uid: str
+    sop_uid: str
+    number: int | None  # Action Type ID or Event Type ID
+    transfer_syntax_uid: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """An object that was kept although it could not be accepted as it is."""
 

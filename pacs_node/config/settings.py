@@ -119,6 +119,8 @@ class Reception(Section):
     max_object: ByteCount = 4 << 30
     max_nesting: int = Field(64, ge=8, le=100)  # pydicom cannot write much deeper ones
     rate: ByteCount | None = None  # bytes a second of all senders together, shared evenly among them
+    mpps: bool = False  # take Modality Performed Procedure Steps (PS3.4 Annex F)
+    availability: bool = False  # take Instance Availability Notifications (PS3.4 Annex R)
     commitment: bool = False
     reserve: DiskSize = Size(number=5e9)
 

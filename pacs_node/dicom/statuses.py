@@ -32,6 +32,12 @@ CLASS_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 DUPLICATE = 0x0111
 
+# Of the DIMSE-N services (PS3.7 Annex C)
+PROCESSING_FAILURE = 0x0110
+INVALID_INSTANCE = 0x0117
+UNRECOGNISED_OPERATION = 0x0211
+RESOURCE_LIMITATION = 0x0213
+
 STATUSES: tuple[Status, ...] = (  # the first row that holds the code counts
     Status(SUCCESS, SUCCESS, StatusClass.SUCCESS, "stored", "PS3.7 C.1.1"),
     Status(0x0001, 0x0001, StatusClass.WARNING, "stored; optional attributes are not supported", "PS3.7 C.4"),

@@ -27,9 +27,10 @@ from pacs_node.dicom.header import identity, made_by, nested_deeper, number_of, 
 from pacs_node.dicom.uids import node_device_uid
 from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House, sync_folder
+from pacs_node.journey.notes import take_note
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.reception.returning import take_back
-from pacs_node.records import Arrival, AssociationEnd, Instance, Quarantined, Series
+from pacs_node.records import Arrival, AssociationEnd, Instance, Note, Quarantined, Series
 
 BATCH = 100  # arrivals a transaction
 
@@ -83,7 +84,20 @@ def receive(house: House, now: datetime) -> int:
         _index(house, batch, now)
     # after the instances: entries come in the order of their names, so that an association's end follows all that it brought
     _note_ends(house, [entry for entry in entries if isinstance(entry, AssociationEnd)], now)
+    for note in (entry for entry in entries if isinstance(entry, Note)):
+        _take_note(house, note, now)
     return len(entries)
+
+
+def _take_note(house: House, note: Note, now: datetime) -> None:
+    try:
+        take_note(house, note, now)
+    except UnreadableObject as error:
+        _quarantine(house, note, error.reason, now)
+    except (OSError, OperationalError):
+        raise  # the disk or the database: nothing is wrong with the note
+    except Exception as error:  # the border of the periodic duty, note by note
+        _put_aside(house, note, error, now)
 
 
 def describe(house: House, arrival: Arrival) -> _Item:
@@ -153,12 +167,12 @@ def note_quarantined(house: House, items: Iterable[Quarantined], now: datetime) 
     return count
 
 
-def _quarantine(house: House, arrival: Arrival, reason: str, now: datetime) -> None:
+def _quarantine(house: House, arrival: Arrival | Note, reason: str, now: datetime) -> None:
     note_quarantined(house, [house.spool.quarantine(arrival, reason)], now)
 
 
-def _put_aside(house: House, arrival: Arrival, error: Exception, now: datetime) -> None:
-    """Quarantine an object that makes the intake fail, so that the others go on; called where the error was caught."""
+def _put_aside(house: House, arrival: Arrival | Note, error: Exception, now: datetime) -> None:
+    """Quarantine an object, or a note, that makes the intake fail, so that the others go on; called where the error was caught."""
     house.log.error("object cannot be indexed", file=arrival.name, traceback=traceback.format_exc())
     _quarantine(house, arrival, f"it cannot be indexed ({type(error).__name__}: {error})", now)
 

@@ -21,6 +21,7 @@ from pacs_node.journey import House
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.reception.files import FileLayer
 from pacs_node.reception.returning import take_back
+from pacs_node.reception.spool import SUFFIXES
 from pacs_node.reception.spool_file import write_note
 from pacs_node.records import Quarantined, Sender
 
@@ -43,7 +44,7 @@ def catch_up(house: House) -> int:
 
 def waiting(house: House, before: str = "~") -> bool:
     """Tell whether the spool holds an entry whose name is below ``before``: names begin with the moment of arrival."""
-    return any(name < before for shard in house.spool.new.iterdir() for name in os.listdir(shard) if name.endswith((".dcm", ".end")))
+    return any(name < before for shard in house.spool.new.iterdir() for name in os.listdir(shard) if name.endswith(SUFFIXES))
 
 
 def unknown_files(house: House) -> Iterator[Path]:
@@ -76,7 +77,7 @@ def put_into_quarantine(house: House, path: Path, reason: str) -> None:
     """Move any file of the data folder into quarantine, with an alert."""
     moment, files = house.clock(), FileLayer()
     name = "-".join((*path.relative_to(house.data).with_suffix("").parts, f"{moment:%Y%m%dT%H%M%S%f}"))
-    target = house.spool.quarantine_folder / f"{name}.dcm"
+    target = house.spool.quarantine_folder / f"{name}{path.suffix}"
     write_note(files, target.with_suffix(".json"), {"sender": asdict(Sender()), "reason": reason})
     files.rename(path, target)
     files.sync_folder(target.parent)

@@ -5,6 +5,7 @@
     A-ASSOCIATE-RQ ─► admit ──► the contexts to accept, or why not
     C-STORE-RQ     ─► open  ──► Sink: write, write, … commit ──► status of the response
                                       └─ discard, where the association ends before the object does
+    N-…-RQ         ─► note  ──► status of the response
     the end        ─► end
 """
 
@@ -38,6 +39,18 @@ class StoreRequest:
     transfer_syntax: str
 
 
+@dataclass(frozen=True, slots=True)
+class NoteRequest:
+    """A DIMSE-N request, whole (PS3.7 chapter 10)."""
+
+    operation: str  # n-create, n-set, n-action, n-event-report, n-get, n-delete
+    sop_class: str  # affected or requested
+    sop_instance: str
+    number: int | None  # Action Type ID or Event Type ID
+    transfer_syntax: str
+    content: bytes = b""  # the encoded dataset
+
+
 class Sink(Protocol):
     """Where the bytes of one dataset go. None of the calls may raise."""
 
@@ -59,6 +72,12 @@ class Conversation(Protocol):
 
     def open(self, request: StoreRequest) -> Sink:
         """Begin to take an instance in. What is refused gets a sink too, which drops the bytes: they have to be read anyway."""
+
+    def takes(self, sop_class: str) -> bool:
+        """Tell whether requests on a SOP class are `note`'s; all others are pynetdicom's."""
+
+    def note(self, request: NoteRequest) -> int:
+        """Keep a DIMSE-N request; return the status of its response."""
 
     def end(self, released: bool) -> None:
         """The association is over; called once for each connection, whatever happened."""

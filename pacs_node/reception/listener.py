@@ -25,6 +25,7 @@ from pacs_node.errors import PortInUse
 from pacs_node.reception.conversation import Limits
 from pacs_node.reception.pacing import SLOTS, Pacer
 from pacs_node.reception.receiver import Receiver, host_port
+from pacs_node.reception.services import served_by_peers
 from pacs_node.reception.upper_layer import StorageServer
 
 _SPARE_CONNECTIONS = 64  # beyond max_associations: peers that are being refused, and probes
@@ -48,6 +49,7 @@ class ReceiverConfig:
     reception: Reception = field(default_factory=Reception)
     drain: float = 10.0  # seconds that running associations get when the receiver stops
     timeouts: Timeouts = field(default_factory=Timeouts)
+    services: Sequence[str] = ()  # names in `services.SERVICES` whose requests are taken, beside C-STORE and C-ECHO
     paid: MutableSequence[float] | None = None  # `pacing.SLOTS` moments shared by all receivers; None: this one counts for itself
 
 
@@ -82,6 +84,7 @@ def serve(
     listening.setblocking(False)
     reception, timeouts = config.reception, config.timeouts
     receiver = Receiver(config.data, tuple(config.ae_titles), reception, _own_address(listening), slots, index)
+    receiver.take_requests(config.services)
     if reception.rate is not None:
         receiver.pacer = Pacer(reception.rate, [0.0] * SLOTS if config.paid is None else config.paid)
     limits = Limits(
@@ -92,6 +95,7 @@ def serve(
         connections=reception.max_associations + _SPARE_CONNECTIONS,
     )
     server = StorageServer(_application_entity(config), listening, receiver.begin, limits, fast=reception.fast_path, tls=tls)
+    server.served_by_peers = served_by_peers(config.services)
     threading.Thread(target=_stop_when, args=(stop, server), name="stop", daemon=True).start()
     try:
         server.serve_forever(poll_interval=0.1)

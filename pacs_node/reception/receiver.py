@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
+from pacs_node import crash
 from pacs_node.config import Reception
 from pacs_node.dicom.sop_classes import acceptable, accepted_classes
-from pacs_node.dicom.statuses import SUCCESS
+from pacs_node.dicom.statuses import PROCESSING_FAILURE, RESOURCE_LIMITATION, SUCCESS, UNRECOGNISED_OPERATION
+from pacs_node.errors import SpoolFull
 from pacs_node.reception import admission
-from pacs_node.reception.conversation import Proposal, StoreRequest
+from pacs_node.reception.conversation import NoteRequest, Proposal, StoreRequest
 from pacs_node.reception.intake import Intake
+from pacs_node.reception.notes import problem_of
 from pacs_node.reception.pacing import Pacer
 from pacs_node.reception.part10 import Incoming
 from pacs_node.reception.pressure import Pressure, mark_of
+from pacs_node.reception.services import classes_of, service_of
 from pacs_node.reception.spool import Spool
 from pacs_node.records import Sender
 
@@ -33,6 +37,7 @@ class Receiver:
     """
 
     pacer: Pacer | None = None  # slows senders, where ``reception.rate`` says so
+    services: Sequence[str] = ()  # whose requests are taken
 
     def __init__(self, data: Path, ae_titles: tuple[str, ...], reception: Reception, address: str, slots: MutableSequence[int], index: int) -> None:
         self.spool = Spool(data, address)
@@ -41,6 +46,10 @@ class Receiver:
         self.max_object = reception.max_object
         self._reserve, self._slots, self._index = reception.reserve, slots, index
         self._lock = threading.Lock()
+
+    def take_requests(self, services: Sequence[str]) -> None:
+        """Accept the SOP classes of these services (names in `services.SERVICES`), too."""
+        self.services, self.classes = services, self.classes | classes_of(services)
 
     def begin(self) -> ReceiverConversation:
         """Return the conversation of a new connection."""
@@ -83,6 +92,21 @@ class ReceiverConversation:
         """Begin to take an instance in."""
         return Intake(self, Incoming(self.sender, request.sop_class, request.sop_instance, request.transfer_syntax))
 
+    def takes(self, sop_class: str) -> bool:
+        """Tell whether requests on a SOP class are `note`'s."""
+        return sop_class in classes_of(self.receiver.services)
+
+    def note(self, request: NoteRequest) -> int:
+        """Keep a DIMSE-N request for the core, or say why not; what it means is not judged here."""
+        crash.passed("received")
+        status, reason = self.guarded(lambda: self._note(request), (PROCESSING_FAILURE, "a fault of this node; the log has the details"))
+        facts = {"association": self.sender.association, "calling_ae": self.sender.calling_ae, "operation": request.operation}
+        if status == SUCCESS:
+            log.info("request kept", **facts)
+        else:
+            log.warning("request refused", **facts, status=f"0x{status:04X}", reason=reason)
+        return status
+
     def end(self, released: bool) -> None:
         """Write down that the association is over."""
         self.guarded(lambda: self._end(released), None)
@@ -116,6 +140,20 @@ class ReceiverConversation:
             return decision
         self.sender = Sender(proposal.calling_ae, proposal.called_ae, host_port(proposal.address, proposal.port), secrets.token_hex(8))
         return acceptable(proposal.contexts, receiver.classes)
+
+    def _note(self, request: NoteRequest) -> tuple[int, str]:
+        service = service_of(self.receiver.services, request.sop_class, request.operation)
+        if service is None:
+            return UNRECOGNISED_OPERATION, f"the service knows no {request.operation}"
+        if not self.receiver.has_room():
+            return RESOURCE_LIMITATION, "the disk of the spool is filled up to reception.reserve"
+        status, problem = problem_of(request)
+        if status == SUCCESS:
+            try:
+                self.receiver.spool.note(self.sender, service, request)
+            except SpoolFull as error:
+                return RESOURCE_LIMITATION, str(error)
+        return status, problem
 
     def _end(self, released: bool) -> None:
         if not self._admitted:

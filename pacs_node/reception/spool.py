@@ -4,6 +4,7 @@
 
     data/spool/new/00 … 0f/NAME.dcm     an acknowledged instance (Part 10, dataset bytes as received)
                            NAME.end     the end of an association (JSON)
+                           NAME.note    a DIMSE-N request (JSON)
                            *.part       being written; never acknowledged
     data/quarantine/NAME.dcm, NAME.json kept aside with the reason
 
@@ -27,14 +28,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pacs_node.errors import SpoolFull, UnreadableObject
+from pacs_node.reception.conversation import NoteRequest
 from pacs_node.reception.crashing import file_layer
 from pacs_node.reception.files import Bytes, FileLayer
+from pacs_node.reception.notes import content_of, read_note
 from pacs_node.reception.part10 import Incoming, sender_of
 from pacs_node.reception.pressure import measure
 from pacs_node.reception.spool_file import SpoolFile, disk_faults, write_note
-from pacs_node.records import Arrival, AssociationEnd, Quarantined, Sender
+from pacs_node.records import Arrival, AssociationEnd, Note, Quarantined, Sender
 
 SHARDS = 16
+SUFFIXES = (".dcm", ".end", ".note")  # of the entries of the spool
+
+Entry = Arrival | AssociationEnd | Note
 
 _NAME = re.compile(r"([0-9]{20})-([0-9a-z]{1,32})-([0-9]{6,})")
 _ASSOCIATION = re.compile(r"[0-9a-z]{1,32}")
@@ -88,11 +94,17 @@ class Spool:
         self._write_json(path, marker)
         return AssociationEnd(path, name, sender, released, stored, refused, _time_of(name))
 
+    def note(self, sender: Sender, service: str, request: NoteRequest) -> Path:
+        """Keep a DIMSE-N request for the core; on return it is on the disk and success may be answered."""
+        path = self._path(sender, ".note")
+        self._write_json(path, content_of(sender, service, request))
+        return path
+
     def set_aside(self, incoming: Incoming, parts: Iterable[Bytes], reason: str) -> Path:
         """Keep an object that cannot be accepted, with the reason, in quarantine."""
         return self._filled(incoming, parts).set_aside(reason)
 
-    def quarantine(self, arrival: Arrival, reason: str) -> Quarantined:
+    def quarantine(self, arrival: Arrival | Note, reason: str) -> Quarantined:
         """Move an arrival that turned out to be unusable into quarantine, with the reason."""
         target = self.quarantine_folder / arrival.path.name
         self._write_json(target.with_suffix(".json"), {"sender": asdict(arrival.sender), "reason": reason})
@@ -126,15 +138,15 @@ class Spool:
 
     # --- reading -------------------------------------------------------------------------------------------------------
 
-    def arrivals(self, limit: int = 500) -> list[Arrival | AssociationEnd]:
+    def arrivals(self, limit: int = 500) -> list[Entry]:
         """Return the ``limit`` oldest entries in the order of their names.
 
         They stay until `forget` takes them away. An entry that cannot be read is moved to quarantine and left out.
         """
-        found: list[Arrival | AssociationEnd] = []
+        found: list[Entry] = []
         for name, path in heapq.nsmallest(limit, self._entries()):
             try:
-                found.append(_read_marker(path) if path.suffix == ".end" else Arrival(path, name, _time_of(name), sender_of(path)))
+                found.append(_read(path, name))
             except FileNotFoundError:
                 continue  # taken away since the folder was listed
             except UnreadableObject as error:
@@ -146,13 +158,13 @@ class Spool:
         for shard in self._shards:
             for entry in os.listdir(shard):
                 name, suffix = os.path.splitext(entry)
-                if suffix in (".dcm", ".end") and _NAME.fullmatch(name):
+                if suffix in SUFFIXES and _NAME.fullmatch(name):
                     yield name, shard / entry
 
     def quarantined(self) -> list[Quarantined]:
         """Return what lies in quarantine, oldest first."""
         found = []
-        for path in sorted(path for path in self.quarantine_folder.iterdir() if path.suffix in (".dcm", ".end")):
+        for path in sorted(path for path in self.quarantine_folder.iterdir() if path.suffix in SUFFIXES):
             try:
                 note = json.loads(path.with_suffix(".json").read_bytes())
                 sender, reason = Sender(**note["sender"]), str(note["reason"])
@@ -162,7 +174,7 @@ class Spool:
             found.append(Quarantined(path, path.stem, reason, sender, received))
         return found
 
-    def forget(self, *entries: Arrival | AssociationEnd | Quarantined) -> None:
+    def forget(self, *entries: Entry | Quarantined) -> None:
         """Take entries away for good; each folder is synced once."""
         for entry in entries:
             self._files.remove(entry.path)
@@ -193,6 +205,15 @@ def _time_of(name: str) -> datetime:
     """Return the moment in a name, UTC."""
     nanoseconds = int(name[:20])
     return datetime.fromtimestamp(nanoseconds // 10**9, UTC).replace(microsecond=nanoseconds % 10**9 // 1000)
+
+
+def _read(path: Path, name: str) -> Entry:
+    match path.suffix:
+        case ".end":
+            return _read_marker(path)
+        case ".note":
+            return read_note(path, _time_of(name))
+    return Arrival(path, name, _time_of(name), sender_of(path))
 
 
 def _read_marker(path: Path) -> AssociationEnd:

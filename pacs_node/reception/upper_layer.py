@@ -14,7 +14,8 @@ What differs from stock pynetdicom, and why:
   says something else or goes away costs one sleeping thread, and that only until the timeout;
 * a PDU longer than announced ends the connection instead of being collected in memory;
 * the presentation contexts are chosen from the proposal; copying the table of all classes cost 0.1 s an association;
-* C-STORE goes to the conversation whatever class its command names; the rest (C-ECHO, release, abort) is pynetdicom's;
+* C-STORE goes to the conversation whatever class its command names, and so do the DIMSE-N requests of services that it takes; the rest (C-ECHO,
+  release, abort) is pynetdicom's;
 * with ``fast``, an association has one thread in place of two, which sleeps until something comes, and an object is never held in memory.
 
 These modules use private parts of pynetdicom, hence the pin ``~= 3.0.4``: here ``_serve_request``, ``_accepted_cx``, ``_bind_defaults``; in `stepped`
@@ -31,20 +32,20 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from pynetdicom import AE, build_context, evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, N_ACTION, N_CREATE, N_DELETE, N_EVENT_REPORT, N_GET, N_SET
 from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
 
 from pacs_node import crash
 from pacs_node.reception.admission import Rejection
 from pacs_node.reception.connection import Connection
-from pacs_node.reception.conversation import Conversation, Limits, Proposal, StoreRequest
+from pacs_node.reception.conversation import Conversation, Limits, NoteRequest, Proposal, StoreRequest
 from pacs_node.reception.fast_path import FastPath
 from pacs_node.reception.stepped import SteppedDimse, SteppedUpperLayer
 
@@ -61,6 +62,7 @@ class StorageServer(AssociationServer):  # type: ignore[misc]  # pynetdicom is u
     """
 
     socket: Any
+    served_by_peers: frozenset[str] = frozenset()  # SOP classes of which the peer may be the SCP, where it proposes that role
 
     def __init__(
         self, ae: AE, listening: socket.socket, begin: Callable[[], Conversation], limits: Limits, *, fast: bool = True, tls: ssl.SSLContext | None = None
@@ -206,12 +208,15 @@ class StorageAssociation(Association):  # type: ignore[misc]
             self.acse.send_reject(answer.result, answer.source, answer.reason)
             self.kill()
             return
-        self.acceptor.supported_contexts = [_as_scp(abstract_syntax, syntaxes) for abstract_syntax, syntaxes in answer.items()]
+        self.acceptor.supported_contexts = [_context(uid, syntaxes, uid in self._server.served_by_peers) for uid, syntaxes in answer.items()]
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """Answer a C-STORE request; hand everything else to pynetdicom."""
+        """Answer a C-STORE request, and DIMSE-N requests that the conversation takes; hand everything else to pynetdicom."""
         if isinstance(msg, C_CANCEL):
             return  # of what is answered by then: pynetdicom keeps ten, and serves the eleventh, of which it dies
+        if type(msg) in _OPERATIONS and self._is_ours(msg, context_id):
+            self._take_note(msg, context_id)
+            return
         is_store = isinstance(msg, C_STORE) and msg.MessageIDBeingRespondedTo is None and msg.MessageID is not None
         if not is_store or context_id not in self._accepted_cx or self._sent_release:
             super()._serve_request(msg, context_id)
@@ -227,12 +232,58 @@ class StorageAssociation(Association):  # type: ignore[misc]
         self.dimse.send_msg(response, context_id)
         crash.passed("answered")
 
+    def _is_ours(self, msg: Any, context_id: int) -> bool:
+        fresh = msg.MessageIDBeingRespondedTo is None and msg.MessageID is not None
+        return fresh and context_id in self._accepted_cx and not self._sent_release and self._conversation.takes(_class_of(msg))
+
+    def _take_note(self, msg: Any, context_id: int) -> None:
+        """Hand a DIMSE-N request to the conversation, and answer (PS3.7 10.1)."""
+        operation, dataset, number = _OPERATIONS[type(msg)]
+        content = getattr(msg, dataset) if dataset else None
+        response = type(msg)()
+        response.MessageIDBeingRespondedTo = msg.MessageID
+        response.AffectedSOPClassUID = _class_of(msg)
+        response.AffectedSOPInstanceUID = _instance_of(msg) or None
+        if number:
+            setattr(response, number, getattr(msg, number))
+        response.Status = self._conversation.note(
+            NoteRequest(
+                operation=operation,
+                sop_class=_class_of(msg),
+                sop_instance=_instance_of(msg),
+                number=getattr(msg, number) if number else None,
+                transfer_syntax=str(self._accepted_cx[context_id].transfer_syntax[0]),
+                content=content.getvalue() if content is not None else b"",
+            )
+        )
+        self.dimse.send_msg(response, context_id)
+        crash.passed("answered")
+
+
+_OPERATIONS: Mapping[type, tuple[str, str, str]] = {
+    N_CREATE: ("n-create", "AttributeList", ""),
+    N_SET: ("n-set", "ModificationList", ""),
+    N_ACTION: ("n-action", "ActionInformation", "ActionTypeID"),
+    N_EVENT_REPORT: ("n-event-report", "EventInformation", "EventTypeID"),
+    N_GET: ("n-get", "", ""),
+    N_DELETE: ("n-delete", "", ""),
+}
+"""Primitive → its operation, and what its dataset and its type are called (PS3.7 10.1)."""
+
+
+def _class_of(msg: Any) -> str:
+    return _uid_text(getattr(msg, "AffectedSOPClassUID", None) or getattr(msg, "RequestedSOPClassUID", None))
+
+
+def _instance_of(msg: Any) -> str:
+    return _uid_text(getattr(msg, "AffectedSOPInstanceUID", None) or getattr(msg, "RequestedSOPInstanceUID", None))
+
 
 @functools.lru_cache(maxsize=4096)  # a sender proposes the same hundred contexts every time, and nobody changes one of ours
-def _as_scp(abstract_syntax: str, transfer_syntaxes: tuple[str, ...]) -> Any:
-    """Return a context in which the peer may be SCU and not SCP, whatever roles it proposes (PS3.7 D.3.3.4)."""
+def _context(abstract_syntax: str, transfer_syntaxes: tuple[str, ...], peer_serves: bool) -> Any:
+    """Return a context in which the peer may be SCU, and SCP only where ``peer_serves``, whatever roles it proposes (PS3.7 D.3.3.4)."""
     context = build_context(abstract_syntax, list(transfer_syntaxes))
-    context.scu_role, context.scp_role = True, False
+    context.scu_role, context.scp_role = True, peer_serves
     return context
 
 

@@ -25,6 +25,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pacs_node.errors import InputError
+from pacs_node.reception.spool import SUFFIXES
 from pacs_node.workbench.receivers import AE_TITLE, Receivers, running_receivers
 from pacs_node.workbench.sender import Sender
 
@@ -119,7 +120,7 @@ def _send_some(receivers: Receivers, image: Dataset, count: int) -> int:
 def _empty(spool: Path) -> None:
     """Take away what has arrived, as the core would."""
     for path in spool.rglob("*.*"):
-        if path.suffix in (".dcm", ".end"):
+        if path.suffix in SUFFIXES:
             path.unlink(missing_ok=True)
 
 

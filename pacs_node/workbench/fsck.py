@@ -29,6 +29,7 @@ from pacs_node.journey import House
 from pacs_node.journey.pressure import half_files, uncommitted
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import index_again, put_into_quarantine, unknown_files, waiting
+from pacs_node.reception.notes import read_note
 from pacs_node.reception.part10 import sender_of
 from pacs_node.routing import Rules
 
@@ -181,6 +182,12 @@ def _damaged_arrivals(house: House) -> Iterator[Finding]:
         except UnreadableObject as error:
             reason = f"it lay in the spool and cannot be read: {error.reason}"
             yield Finding("arrival that cannot be read", _name(house, path), "moved to quarantine", partial(put_into_quarantine, house, path, reason))
+    for path in sorted(house.spool.new.glob("*/*.note")):
+        try:
+            read_note(path, house.clock())
+        except UnreadableObject as error:
+            reason = f"it lay in the spool and cannot be read: {error.reason}"
+            yield Finding("request that cannot be read", _name(house, path), "moved to quarantine", partial(put_into_quarantine, house, path, reason))
 
 
 # --- rows without files ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,10 +34,15 @@ def start(tmp_path: Path, path: str) -> Iterator[Callable[..., Running]]:
     sockets = []
 
     def begin(
-        data: Path | None = None, drain: float = 0.5, timeouts: Timeouts | None = None, tls: ssl.SSLContext | None = None, **reception: object
+        data: Path | None = None,
+        drain: float = 0.5,
+        timeouts: Timeouts | None = None,
+        tls: ssl.SSLContext | None = None,
+        services: Sequence[str] = (),
+        **reception: object,
     ) -> Running:
         settings = Reception.model_validate({"reserve": NO_RESERVE, "fast_path": path == "fast", **reception})
-        config = ReceiverConfig(("PACS_NODE", "SECOND"), data or tmp_path / "data", settings, drain, timeouts or Timeouts(5.0, 5.0, 20.0))
+        config = ReceiverConfig(("PACS_NODE", "SECOND"), data or tmp_path / "data", settings, drain, timeouts or Timeouts(5.0, 5.0, 20.0), services)
         listening = open_socket("127.0.0.1", 0)
         sockets.append(listening)
         slots, stop = [0], threading.Event()

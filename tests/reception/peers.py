@@ -21,7 +21,7 @@ from pynetdicom.dsutils import split_dataset
 from pacs_node.config import Size
 from pacs_node.delivery.requestor import Requestor
 from pacs_node.reception.spool import Spool
-from pacs_node.records import Arrival, AssociationEnd
+from pacs_node.records import Arrival, AssociationEnd, Note
 
 NO_RESERVE = Size(number=0)
 
@@ -48,6 +48,9 @@ class Running:
 
     def ends(self) -> list[AssociationEnd]:
         return [entry for entry in self.spool.arrivals(10_000) if isinstance(entry, AssociationEnd)]
+
+    def notes(self) -> list[Note]:
+        return [entry for entry in self.spool.arrivals(10_000) if isinstance(entry, Note)]
 
     def the_end(self) -> AssociationEnd:
         wait_until(self.ends)

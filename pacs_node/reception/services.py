@@ -1,0 +1,53 @@
+"""The DIMSE-N services that a receiver takes requests of: one row each (PS3.4 Annexes F, J and R; PS3.7 chapter 10).
+
+A request is not judged here: it is kept as a note in the spool, answered, and handed to the core (`pacs_node.journey.notes`), which alone knows
+the studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pacs_node.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One row: what is accepted, and when.
+
+    ``peer_serves``: the peer that opens the association is the SCP of the service and we are its SCU (PS3.7 D.3.3.4), as where an archive
+    reports what it has committed. Several rows may share a SOP class; each takes the operations that it names.
+    """
+
+    sop_classes: tuple[str, ...]
+    operations: frozenset[str]  # n-create, n-set, n-action, n-event-report, n-get, n-delete
+    turned_on: Callable[[Settings], bool]
+    peer_serves: bool = False
+
+
+SERVICES: Mapping[str, Service] = {
+    "mpps": Service(("1.2.840.10008.3.1.2.3.3",), frozenset({"n-create", "n-set"}), lambda settings: settings.reception.mpps),
+    "availability": Service(("1.2.840.10008.5.1.4.33",), frozenset({"n-create"}), lambda settings: settings.reception.availability),
+}
+"""Name of a service → its row. The name stands in the notes of the spool."""
+
+
+def wanted(settings: Settings) -> tuple[str, ...]:
+    """Return the services that the configuration turns on."""
+    return tuple(name for name, service in SERVICES.items() if service.turned_on(settings))
+
+
+def classes_of(names: Iterable[str]) -> frozenset[str]:
+    """Return the SOP classes of services."""
+    return frozenset(uid for name in names for uid in SERVICES[name].sop_classes)
+
+
+def served_by_peers(names: Iterable[str]) -> frozenset[str]:
+    """Return the SOP classes of which the peer may be the SCP."""
+    return frozenset(uid for name in names if SERVICES[name].peer_serves for uid in SERVICES[name].sop_classes)
+
+
+def service_of(names: Iterable[str], sop_class: str, operation: str) -> str | None:
+    """Return the service that takes an operation on a SOP class, None where none of ``names`` does."""
+    return next((name for name in names if sop_class in SERVICES[name].sop_classes and operation in SERVICES[name].operations), None)
