@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import _config, build_context
 from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext
 
 from pacs_node.config import DicomDestination
-from pacs_node.delivery.requestor import Requestor
+from pacs_node.delivery.association import Timeouts, associated, place, requestor
 from pacs_node.dicom.file_meta import read_meta
 from pacs_node.dicom.header import read_object
 from pacs_node.dicom.sop_classes import MAX_CONTEXTS, VERIFICATION, name_of
 from pacs_node.dicom.statuses import SUCCESS, StatusClass, classify
-from pacs_node.dicom.tls import ClientContext, client_arguments, explain
 from pacs_node.dicom.transfer_syntaxes import DEFAULT, REENCODABLE
-from pacs_node.errors import ConfigError, TemporaryFailure, UnreadableObject
+from pacs_node.errors import TemporaryFailure, UnreadableObject
 from pacs_node.records import Outcome, Parcel
 
 # A path given to send_c_store is then sent byte for byte in chunks, never decoded. pynetdicom has no other switch for this.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 Context = tuple[str, str]  # SOP class, transfer syntax
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds that a destination gets."""
-
-    connect: float = 10.0
-    associate: float = 30.0
-    response: float = 120.0  # for one object; archives that write to tape or run scripts take their time
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ def deliver(
     """
     for batch in _batches(parcels):
         contexts = list(dict.fromkeys(context for parcel in batch for context in _contexts(parcel)))
-        with _association(destination, calling_ae, [build_context(*context) for context in contexts], timeouts) as association:
+        with associated(destination, requestor(calling_ae, timeouts), [build_context(*context) for context in contexts]) as association:
             accepted = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts}
             for parcel in batch:
                 if not wanted(parcel):
@@ -80,7 +67,7 @@ def probe(destination: DicomDestination, calling_ae: str, sop_classes: Sequence[
     asked = [VERIFICATION, *dict.fromkeys(sop_classes)][:MAX_CONTEXTS]
     contexts = [build_context(sop_class, [*REENCODABLE, DEFAULT] if sop_class != VERIFICATION else [DEFAULT]) for sop_class in asked]
     try:
-        with _association(destination, calling_ae, contexts, timeouts) as association:
+        with associated(destination, requestor(calling_ae, timeouts), contexts) as association:
             accepted = frozenset(str(context.abstract_syntax) for context in association.accepted_contexts)
             problem = _echo(association) if VERIFICATION in accepted else "does not accept the Verification SOP class (C-ECHO)"
             return Probe(True, problem, accepted - {VERIFICATION})
@@ -135,10 +122,10 @@ def _send(association: Association, destination: DicomDestination, parcel: Parce
     try:
         status = association.send_c_store(content)
     except RuntimeError as error:  # pynetdicom: no association any more
-        raise TemporaryFailure(_name(destination), "closed the association before all objects were sent") from error
+        raise TemporaryFailure(place(destination), "closed the association before all objects were sent") from error
     except OSError as error:  # in the middle of the file: the peer waits for a rest that will not come
         association.abort()
-        raise TemporaryFailure(_name(destination), f"the stored file {parcel.path} could not be read to its end ({error})") from error
+        raise TemporaryFailure(place(destination), f"the stored file {parcel.path} could not be read to its end ({error})") from error
     except (ValueError, AttributeError) as error:  # pynetdicom: a dataset that it cannot encode
         return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the stored file {parcel.path} cannot be encoded ({error})")
     return _outcome(destination, parcel, status)
@@ -154,7 +141,7 @@ def _check_file(parcel: Parcel) -> None:
 
 def _outcome(destination: DicomDestination, parcel: Parcel, status: Dataset) -> Outcome:
     if "Status" not in status:
-        raise TemporaryFailure(_name(destination), f"gave no answer to the C-STORE of {parcel.sop_uid}")
+        raise TemporaryFailure(place(destination), f"gave no answer to the C-STORE of {parcel.sop_uid}")
     code = int(status.Status)
     meaning = classify(code)
     comment = str(status.get("ErrorComment") or "").strip()
@@ -165,39 +152,3 @@ def _outcome(destination: DicomDestination, parcel: Parcel, status: Dataset) -> 
         status=code,
         message=f"{meaning.meaning}: {comment}" if comment else meaning.meaning,
     )
-
-
-# --- the association ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _association(destination: DicomDestination, calling_ae: str, contexts: Sequence[PresentationContext], timeouts: Timeouts) -> Iterator[Association]:
-    """Open an association and release it at the end; raises `TemporaryFailure` where there is none to be had."""
-    entity = Requestor(calling_ae, timeouts.connect, timeouts.associate, timeouts.response)
-    try:
-        tls = client_arguments(destination)
-        association = entity.associate(destination.address, destination.port, list(contexts), destination.ae_title, tls_args=tls)
-    except ConfigError as error:  # a file that was there at the start
-        raise TemporaryFailure(_name(destination), f"{error.key}: {error.problem}") from error
-    except OSError as error:
-        raise TemporaryFailure(_name(destination), f"the address cannot be resolved ({error.strerror or error})") from error
-    answer = association.acceptor.primitive
-    if not association.is_established and (answer is None or answer.result != 0 or association.accepted_contexts):
-        raise TemporaryFailure(_name(destination), _why_not(association, answer, tls[0] if tls else None))
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def _why_not(association: Association, answer: Any, tls: ClientContext | None) -> str:
-    if tls is not None and tls.fault is not None:
-        return explain(tls.fault)
-    if association.is_rejected and answer is not None:
-        return f"rejected the association: {answer.result_str}, {answer.source_str}, {answer.reason_str}"
-    return "cannot be reached, or broke off while the association was negotiated: check address and port, and whether it runs"
-
-
-def _name(destination: DicomDestination) -> str:
-    return f"{destination.ae_title} at {destination.address}:{destination.port}"
