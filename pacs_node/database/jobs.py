@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from pacs_node.database.states import JobState, StudyState, move, sources
-from pacs_node.database.tables import InstanceRow, JobRow, ObjectRow, StudyRow
+from pacs_node.database.tables import HEAD_START, InstanceRow, JobRow, ObjectRow, StudyRow, turn_of
 
 PRIORITIES = {"urgent": 0, "normal": 1, "night": 2}
 LONGEST_PAUSE = timedelta(hours=1)  # no job is put off further, unless the clock was set back since
@@ -39,15 +39,16 @@ def something_waits(session: Session, now: datetime) -> bool:
 
 
 def claim(session: Session, worker: str, now: datetime, lease: timedelta) -> JobRow | None:
-    """Take the most urgent waiting job, in one statement; None where nothing waits.
+    """Take the waiting job whose turn is the earliest, in one statement; None where nothing waits.
 
-    Jobs of held studies wait. ``lease`` is how long the worker may stay silent before the job returns to the queue.
+    Urgent ones come before others that have not waited longer than `HEAD_START` allows. Jobs of held studies wait. ``lease`` is how
+    long the worker may stay silent before the job returns to the queue.
     """
     held = exists().where(StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
     waiting = (
         select(JobRow.id)
         .where(JobRow.state == JobState.QUEUED, or_(JobRow.not_before <= now, JobRow.not_before > now + LONGEST_PAUSE), ~held)
-        .order_by(JobRow.priority, JobRow.id)
+        .order_by(JobRow.turn, JobRow.id)
         .limit(1)
         .with_for_update(skip_locked=True)  # without effect on SQLite, where the transaction holds the only write lock
         .scalar_subquery()
@@ -88,6 +89,19 @@ def running_of(session: Session, worker: str) -> Sequence[JobRow]:
     return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.worker == worker)).all()
 
 
+def left_behind(session: Session, now: datetime) -> Sequence[JobRow]:
+    """Return the waiting jobs whose turn lies further ahead than any legal one: made by a clock that was set back since."""
+    return session.scalars(select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.turn > now + HEAD_START[-1] + LONGEST_PAUSE)).all()
+
+
+def line_up(session: Session, now: datetime) -> int:
+    """Give the jobs of `left_behind` a turn by the present clock; returns how many."""
+    late = left_behind(session, now)
+    for job in late:
+        job.turn = turn_of(job.priority, now)
+    return len(late)
+
+
 def finish(job: JobRow, state: JobState, now: datetime, reason: str = "") -> None:
     """End a run."""
     job.state = move(job.state, state)
@@ -103,7 +117,8 @@ def requeue(job: JobRow, not_before: datetime, reason: str = "") -> None:
 def rerun(session: Session, job: JobRow, at: datetime) -> None:
     """Queue a finished job as a new run: with its own attempts, dates and, so, UIDs."""
     requeue(job, at)
-    job.attempts, job.finished_at, job.created_at, job.told = 0, None, at, False
+    job.attempts, job.rung, job.finished_at, job.created_at, job.told = 0, 0, None, at, False
+    job.turn = turn_of(job.priority, at)
     job.run = highest_run(session, job.study_id, job.pipeline) + 1
 
 

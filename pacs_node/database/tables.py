@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
 
-from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pacs_node.database.states import DeliveryState, JobState, StudyState
@@ -30,6 +30,24 @@ class UTCTime(TypeDecorator[datetime]):
 
 def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState]) -> Enum:
     return Enum(kind, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
+
+
+HEAD_START = (timedelta(0), timedelta(hours=2), timedelta(hours=12))
+"""By priority (0 urgent, 1 normal, 2 night): how much later an urgent job may come and still be claimed first; so nothing waits for ever."""
+
+
+def turn_of(priority: int, since: datetime) -> datetime:
+    """Return the moment that stands for a job in the queue: the earliest is claimed first."""
+    return since + HEAD_START[priority]
+
+
+class _Inserting(Protocol):
+    def get_current_parameters(self) -> dict[str, Any]: ...
+
+
+def _turn(inserting: _Inserting) -> datetime:
+    facts = inserting.get_current_parameters()
+    return turn_of(facts["priority"], facts["created_at"])
 
 
 class Base(DeclarativeBase):
@@ -137,15 +155,19 @@ class JobRow(Base):
     pipeline: Mapped[str] = mapped_column(String(64))  # "": a notice only
     series_uids: Mapped[list[str]]
     rules: Mapped[list[str]]
-    targets: Mapped[list[Any]]  # [{destination, kinds | null, notice}]
+    shadow_rules: Mapped[list[str]] = mapped_column(default=list, server_default="[]")  # those of `rules` that are only tried
+    targets: Mapped[list[Any]]  # [{destination, kinds | null, notice, shadow_rules}]
     digest: Mapped[str] = mapped_column(String(64))  # of what is analysed: series, instances, versions, identity
     state: Mapped[JobState] = mapped_column(_states(JobState))
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=false())  # all its rules are only tried: nothing of it is sent
     priority: Mapped[int]  # 0 urgent, 1 normal, 2 night
+    turn: Mapped[datetime] = mapped_column(default=_turn, server_default="2000-01-01 00:00:00.000000")  # the order in which jobs are claimed
     run: Mapped[int] = mapped_column(default=1)
     predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
     complete_reason: Mapped[str] = mapped_column(Text)
     partial: Mapped[bool]
     attempts: Mapped[int] = mapped_column(default=0)
+    rung: Mapped[int] = mapped_column(default=0, server_default="0")  # how far down the ladder of `executors.retry` it has come
     not_before: Mapped[datetime]
     lease_until: Mapped[datetime | None]
     worker: Mapped[str] = mapped_column(String(128), default="")
@@ -158,7 +180,7 @@ class JobRow(Base):
     finding: Mapped[dict[str, Any]] = mapped_column(default=dict)  # score, verdict, parts, remarks, for tables and pages
     study: Mapped[StudyRow] = relationship()
     objects: Mapped[list[ObjectRow]] = relationship(back_populates="job", order_by="ObjectRow.id")
-    __table_args__ = (Index("ix_jobs_claim", "state", "priority", "id"), Index("ix_jobs_lease", "state", "lease_until"))
+    __table_args__ = (Index("ix_jobs_claim", "state", "turn", "id"), Index("ix_jobs_lease", "state", "lease_until"))
 
 
 class ObjectRow(Base):
@@ -178,6 +200,8 @@ class ObjectRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     position: Mapped[int]  # what is referenced goes first
     faults: Mapped[list[str]] = mapped_column(default=list)  # not empty: kept back by the gate
+    size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # bytes of the file
+    withheld: Mapped[list[str]] = mapped_column(default=list, server_default="[]")  # destinations that a shadow rule would have sent it to
     job: Mapped[JobRow] = relationship(back_populates="objects")
 
 

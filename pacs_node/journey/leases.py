@@ -26,11 +26,12 @@ def recover(house: House, worker: str, moment: datetime) -> int:
 
 
 def reap(house: House, moment: datetime) -> int:
-    """Give back the jobs whose worker has been silent for a whole lease; returns how many."""
+    """Give back the jobs whose worker has been silent for a whole lease; returns how many. Jobs that a wrong clock put last are lined up again."""
     with house.store.read() as session:
-        if not jobs.expired(session, moment):
+        if not jobs.expired(session, moment) and not jobs.left_behind(session, moment):
             return 0
     with house.store.write() as session:
+        jobs.line_up(session, moment)
         left = jobs.expired(session, moment)
         for job in left:
             house.log.warning("lease expired", job=job.id, worker=job.worker)

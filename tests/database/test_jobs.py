@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from pacs_node.database import deliveries, jobs
 from pacs_node.database.engine import Store, database_url
 from pacs_node.database.states import DeliveryState, JobState, StudyState
-from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
+from pacs_node.database.tables import HEAD_START, JobRow, ObjectRow, StudyRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -53,6 +53,35 @@ def test_the_most_urgent_and_then_the_oldest_job_is_claimed_first(store: Store) 
     assert [claim(store) for _ in range(5)] == [urgent, first, second, night, None]
 
 
+def test_a_steady_stream_of_urgent_jobs_starves_no_night_job(store: Store) -> None:
+    night, normal = add_job(store, priority=2), add_job(store, priority=1)
+    claimed: dict[int | None, timedelta] = {}
+    for minutes in range(0, 24 * 60, 10):  # a worker that needs ten minutes a job, and an urgent one every ten minutes
+        moment = NOW + timedelta(minutes=minutes)
+        add_job(store, priority=0, created_at=moment, not_before=moment)
+        claimed[claim(store, now=moment)] = timedelta(minutes=minutes)
+    assert HEAD_START[1] <= claimed[normal] <= HEAD_START[1] + timedelta(minutes=20)
+    assert HEAD_START[2] <= claimed[night] <= HEAD_START[2] + timedelta(minutes=20)
+
+
+def test_a_job_that_is_run_again_takes_its_turn_anew(store: Store) -> None:
+    first = add_job(store, state=JobState.PARKED)
+    second = add_job(store, created_at=NOW + timedelta(hours=1))
+    with store.write() as session:
+        jobs.rerun(session, session.get_one(JobRow, first), NOW + timedelta(hours=2))
+    assert [claim(store, now=NOW + timedelta(hours=2)) for _ in range(2)] == [second, first]
+
+
+def test_a_turn_given_by_a_clock_that_was_set_back_is_given_again(store: Store) -> None:
+    lost = add_job(store, created_at=NOW + timedelta(days=400))
+    fresh = add_job(store, created_at=NOW + timedelta(minutes=1))
+    with store.write() as session:
+        assert [job.id for job in jobs.left_behind(session, NOW)] == [lost]
+        assert jobs.line_up(session, NOW) == 1
+        assert jobs.line_up(session, NOW) == 0
+    assert [claim(store), claim(store)] == [lost, fresh]
+
+
 def test_a_job_is_claimed_once(store: Store) -> None:
     add_job(store)
     assert (claim(store, "one"), claim(store, "two")) == (1, None)
@@ -93,7 +122,7 @@ def test_a_new_run_never_takes_the_number_of_another_job_of_the_pipeline(store: 
 
 
 def test_the_claim_walks_an_index_and_not_the_table(store: Store) -> None:
-    plan = "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE state = 'queued' AND not_before <= '2026-01-01' ORDER BY priority, id LIMIT 1"
+    plan = "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE state = 'queued' AND not_before <= '2026-01-01' ORDER BY turn, id LIMIT 1"
     with store.read() as session:
         steps = " ".join(row[3] for row in session.execute(text(plan)))
     assert "USING INDEX ix_jobs_claim" in steps
