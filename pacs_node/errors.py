@@ -7,6 +7,7 @@
     ├── StartError              the node cannot start
     │   ├── DataFolderInUse     another node works on the same data folder
     │   └── PortInUse           another program listens on the port
+    ├── DatabaseUnavailable     the database cannot be reached, is locked, or takes no more: what was asked is done later
     ├── InputError              a file, folder or address given to a command is not usable
     ├── ReceptionError          an instance could not be taken in
     │   └── SpoolFull           the spool's disk takes no more: full, over quota, read-only or failing
@@ -67,6 +68,33 @@ class PortInUse(StartError):
 
     def __init__(self, address: str, port: int, reason: str) -> None:
         super().__init__(f"cannot listen on {address}:{port} ({reason}): stop the program that uses the port, or set another one (node.port, node.tls_port)")
+
+
+class DatabaseUnavailable(PacsNodeError):
+    """The database does not do what it is asked at present. Nothing is wrong with the data: whoever meets this tries again later.
+
+    ``database`` is its address without a password, ``reason`` what it or the driver said.
+    """
+
+    def __init__(self, database: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the database {database} cannot be used ({reason}): {_database_remedy(reason)}")
+
+
+_DATABASE_REMEDIES = (  # what the reason holds, what to do
+    ("password", "give its user's password in PGPASSWORD or a password file, or correct database.url"),
+    ("no pg_hba.conf entry", "allow this machine in the server's pg_hba.conf"),
+    ("role ", "make the user on the server (createuser), or correct the one in database.url"),
+    ("does not exist", "make it on the server (createdb), or correct its name in database.url"),
+    ("is locked", "find the program that keeps it locked and let it finish"),
+    ("unable to open", "see that its folder exists and can be written"),
+    ("disk", "make room on the database's disk"),
+    ("malformed", "stop the node and put a copy of it back, or move it away: it is made again from the files"),
+)
+
+
+def _database_remedy(reason: str) -> str:
+    return next((remedy for word, remedy in _DATABASE_REMEDIES if word in reason), "start the server, or correct host and port in database.url")
 
 
 class InputError(PacsNodeError):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgresql import PostgresServer, binaries
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -44,3 +47,55 @@ def tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+DATABASES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL server of this test session (of each xdist worker its own), or skip the test; in CI its absence is a failure."""
+    programs = binaries()
+    if programs is None:
+        reason = "PostgreSQL is not installed: deploy/test.sh installs it when it runs as root"
+        if IN_CI and os.geteuid() == 0:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    server = PostgresServer(programs)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: PostgresServer) -> str:
+    """Make a database with the newest schema, of which tests get copies: faster than to migrate for each."""
+    from pacs_node.database.engine import Store
+
+    postgres.execute("CREATE DATABASE template_head")
+    store = Store(postgres.url("template_head"))
+    store.upgrade()
+    store.close()
+    return "template_head"
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., str]:
+    """Give a function that makes a database of a kind (one of DATABASES) and returns its URL; ``empty``: without any schema."""
+
+    def make(kind: str, *, empty: bool = False) -> str:
+        number = next(_numbers)
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path / f'test{number}.db'}"
+        server: PostgresServer = request.getfixturevalue("postgres")
+        template = "template0" if empty else request.getfixturevalue("_template")
+        name = f"test_{number}"
+        server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        request.addfinalizer(lambda: server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)") if server.process else None)
+        return server.url(name)
+
+    return make

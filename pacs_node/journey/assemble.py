@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from pydicom.dataset import Dataset
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pacs_node import routing
@@ -21,7 +20,7 @@ from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState, StudyState, move
 from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
 from pacs_node.dicom.header import read_header
-from pacs_node.errors import UnreadableObject
+from pacs_node.errors import DatabaseUnavailable, UnreadableObject
 from pacs_node.journey import House
 from pacs_node.journey.receive import is_mixed
 from pacs_node.monitoring.logs import study_tag
@@ -46,7 +45,7 @@ def assemble(house: House, now: datetime) -> int:
     for study_id in due:
         try:
             _look_at(house, study_id, now)
-        except (OSError, OperationalError):
+        except (OSError, DatabaseUnavailable):
             raise  # the disk or the database: nothing is wrong with the study
         except Exception as error:  # the border of the periodic duty, study by study: one that cannot be judged stops no other
             house.log.error("study cannot be judged", id=study_id, traceback=traceback.format_exc())

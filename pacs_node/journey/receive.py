@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pacs_node import crash
@@ -25,7 +24,7 @@ from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, InstanceRow, StudyRow
 from pacs_node.dicom.header import identity, made_by, nested_deeper, number_of, read_header, text_of
 from pacs_node.dicom.uids import node_device_uid
-from pacs_node.errors import UnreadableObject
+from pacs_node.errors import DatabaseUnavailable, UnreadableObject
 from pacs_node.journey import House, sync_folder
 from pacs_node.journey.notes import take_note
 from pacs_node.monitoring.logs import study_tag
@@ -94,7 +93,7 @@ def _take_note(house: House, note: Note, now: datetime) -> None:
         take_note(house, note, now)
     except UnreadableObject as error:
         _quarantine(house, note, error.reason, now)
-    except (OSError, OperationalError):
+    except (OSError, DatabaseUnavailable):
         raise  # the disk or the database: nothing is wrong with the note
     except Exception as error:  # the border of the periodic duty, note by note
         _put_aside(house, note, error, now)
@@ -184,7 +183,7 @@ def _index(house: House, items: list[_Item], now: datetime) -> None:
     """Index a batch; where one object makes it fail, index one by one and put that object aside."""
     try:
         _index_batch(house, items, now)
-    except (OSError, OperationalError):
+    except (OSError, DatabaseUnavailable):
         raise  # the disk or the database: nothing is wrong with the objects
     except Exception as error:  # the border of the periodic duty, object by object
         if len(items) > 1:

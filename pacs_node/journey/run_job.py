@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pacs_node import crash
@@ -27,7 +26,7 @@ from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
 from pacs_node.dicom.header import DAMAGED
-from pacs_node.errors import BundleError, NotAnalysable, PacsNodeError
+from pacs_node.errors import BundleError, DatabaseUnavailable, NotAnalysable, PacsNodeError
 from pacs_node.executors.retry import Fault
 from pacs_node.journey import House
 from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_variant, sources_of, variants
@@ -192,8 +191,8 @@ class _Heart:
             try:
                 with self._house.store.write() as session:
                     mine = jobs.beat(session, self._job_id, self._worker, self._house.clock() + LEASE, self._progress)
-            except SQLAlchemyError as error:
-                self._house.log.warning("no sign of life written", job=self._job_id, problem=str(error).splitlines()[0])
+            except DatabaseUnavailable as error:
+                self._house.log.warning("no sign of life written", job=self._job_id, problem=error.reason)
                 continue  # the lease outlives several beats
             if not mine:
                 self._lost.set()

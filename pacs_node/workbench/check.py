@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import func, select, text
 
 from pacs_node import node, results
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.analysis.installed import available
 from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Retention, Settings
-from pacs_node.database.engine import Store, database_url
+from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery.cstore import probe
 from pacs_node.dicom.certificates import examine_destination, examine_reception
-from pacs_node.errors import ConfigError, PacsNodeError
+from pacs_node.errors import ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
 from pacs_node.journey.pressure import WORDS, pressure_of
 from pacs_node.reception.pressure import Pressure, measure
@@ -129,16 +129,25 @@ def _database(settings: Settings) -> Iterator[Line]:
     if url.startswith("sqlite") and not (settings.node.data / "node.db").is_file():
         yield "ok", "database: made at the first start"
         return
-    store = Store(url)
     try:
-        with store.read() as session:
-            count = session.scalar(select(func.count(StudyRow.id)))
-    except SQLAlchemyError as error:
-        yield "fault", f"database {url} cannot be used: {str(error).splitlines()[0]}"
-    else:
-        yield "ok", f"database: reachable, {count} studies"
-    finally:
-        store.close()
+        with closing(Store(url, speaks=False)) as store:
+            yield _database_line(store)
+    except ConfigError as error:
+        yield "fault", f"{error.key}: {error.problem}"
+    except DatabaseUnavailable as error:
+        yield "fault", f"database.url: {error}"
+
+
+def _database_line(store: Store) -> Line:
+    with store.read() as session:
+        if store.kind == "postgresql":
+            encoding = session.scalar(text("SHOW server_encoding"))
+            if encoding != "UTF8":
+                return "fault", f"database.url: {store.shown} is encoded in {encoding}, which lacks letters that names of patients have: make it with -E UTF8"
+        if revision_of(session.connection()) is None:
+            return "ok", f"database {store.shown}: reachable and empty, its tables are made at the first start"
+        count = session.scalar(select(func.count(StudyRow.id)))
+    return "ok", f"database: reachable, {count} studies"
 
 
 def _senders(settings: Settings) -> Iterator[Line]:

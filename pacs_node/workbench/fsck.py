@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import selectinload
 
 from pacs_node import node
@@ -24,7 +23,7 @@ from pacs_node.database import deliveries, studies
 from pacs_node.database.engine import Store
 from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, ObjectRow
 from pacs_node.dicom.file_meta import read_meta
-from pacs_node.errors import DataFolderInUse, InputError, UnreadableObject
+from pacs_node.errors import DatabaseUnavailable, DataFolderInUse, InputError, UnreadableObject
 from pacs_node.journey import House
 from pacs_node.journey.pressure import half_files, uncommitted
 from pacs_node.journey.receive import note_quarantined, receive
@@ -147,8 +146,8 @@ def _database(house: House) -> Iterator[Finding]:
     try:
         with house.store.read() as session:
             said = [*session.scalars(text("PRAGMA integrity_check(5)")), *session.execute(text("PRAGMA foreign_key_check"))]
-    except SQLAlchemyError as error:
-        said = [str(error).splitlines()[0]]
+    except DatabaseUnavailable as error:
+        said = [error.reason]
     for problem in said:
         if problem != "ok":
             remedy = "put a backup in its place, or move it aside: the index is then made anew from the files, and studies are judged again"

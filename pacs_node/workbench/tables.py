@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
-from sqlalchemy import func, inspect, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
 from pacs_node.config import Settings
 from pacs_node.database import alerts, deliveries, jobs
-from pacs_node.database.engine import Store, database_url
+from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
 from pacs_node.errors import InputError
@@ -24,18 +24,17 @@ _STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Store]:
-    """Open the database of a node that has run before; raises `InputError` where there is none."""
+    """Open the database of a node that has run before; raises `InputError` where there is none, `DatabaseUnavailable` where it is away."""
     url = database_url(settings.database.url, settings.node.data)
     if url.startswith("sqlite") and not (settings.node.data / "node.db").is_file():
         remedy = "start it with `pacs-node run`, or name its configuration with --config"
         raise InputError(f"no node has run in the data folder {settings.node.data} yet: {remedy}")
-    store = Store(url)
-    try:
-        if not inspect(store.engine).has_table(StudyRow.__tablename__):
-            raise InputError(f"the database {url} holds no node's tables yet: start the node once with `pacs-node run`")
+    with closing(Store(url, speaks=False)) as store:
+        with store.read() as session:
+            empty = revision_of(session.connection()) is None
+        if empty:
+            raise InputError(f"the database {store.shown} holds no node's tables yet: start the node once with `pacs-node run`")
         yield store
-    finally:
-        store.close()
 
 
 def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[str, Any]]]:

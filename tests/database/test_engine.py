@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,14 +14,6 @@ from sqlalchemy.exc import StatementError
 
 from pacs_node.database.engine import Store, database_url
 from pacs_node.database.tables import AlertRow, Base
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    made = Store(database_url(None, tmp_path))
-    made.upgrade()
-    yield made
-    made.close()
 
 
 def alert(message: str, at: datetime | None = None) -> AlertRow:
@@ -40,11 +33,13 @@ def test_upgrading_twice_changes_nothing(store: Store) -> None:
         assert session.scalars(select(AlertRow)).one().message == "kept"
 
 
-def test_sqlite_is_durable_and_writes_ahead(store: Store) -> None:
+def test_sqlite_is_durable_and_writes_ahead(tmp_path: Path) -> None:
+    store = Store(database_url(None, tmp_path))
     with store.read() as session:
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"
         assert session.scalar(text("PRAGMA synchronous")) == 2  # FULL
         assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    store.close()
 
 
 def test_a_block_that_raises_commits_nothing(store: Store) -> None:
@@ -80,9 +75,12 @@ def test_a_time_without_timezone_is_refused(store: Store) -> None:
         session.flush()
 
 
-def test_processes_that_read_and_then_write_never_fail_for_a_lock(store: Store, tmp_path: Path) -> None:
+def test_processes_that_read_and_then_write_never_fail_for_a_lock_of_sqlite(make_database: Callable[..., str]) -> None:
+    store = Store(make_database("sqlite"))
+    store.upgrade()
     script = """
 import sys
+from collections.abc import Callable
 from datetime import datetime, UTC
 from sqlalchemy import select, func
 from pacs_node.database.engine import Store
@@ -98,3 +96,4 @@ for _ in range(40):
     with store.read() as session:
         subjects = [int(row.subject) for row in session.scalars(select(AlertRow).order_by(AlertRow.id))]
     assert subjects == list(range(120))  # each saw what the one before had committed
+    store.close()

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select, text
 
 from pacs_node.database import deliveries, jobs
-from pacs_node.database.engine import Store, database_url
+from pacs_node.database.engine import Store
 from pacs_node.database.states import DeliveryState, JobState, StudyState
 from pacs_node.database.tables import HEAD_START, JobRow, ObjectRow, StudyRow
 
@@ -16,18 +16,15 @@ LEASE = timedelta(seconds=60)
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    made = Store(database_url(None, tmp_path))
-    made.upgrade()
-    with made.write() as session:
+def store(store: Store) -> Store:
+    with store.write() as session:
         session.add(
             StudyRow(
-                id=1, study_uid="1.2", state=StudyState.COMPLETE, patient_id="P", issuer="", patient_name="", birth_date="", accession="", description="",
+                study_uid="1.2", state=StudyState.COMPLETE, patient_id="P", issuer="", patient_name="", birth_date="", accession="", description="",
                 first_arrival=NOW, last_arrival=NOW,
             )
         )  # fmt: skip
-    yield made
-    made.close()
+    return store
 
 
 def add_job(store: Store, **changes: object) -> int:
@@ -121,12 +118,15 @@ def test_a_new_run_never_takes_the_number_of_another_job_of_the_pipeline(store: 
         assert job.run == 3
 
 
-def test_the_claim_walks_an_index_and_not_the_table(store: Store) -> None:
+def test_the_claim_walks_an_index_and_not_the_table(make_database: Callable[..., str]) -> None:
+    store = Store(make_database("sqlite"))
+    store.upgrade()
     plan = "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE state = 'queued' AND not_before <= '2026-01-01' ORDER BY turn, id LIMIT 1"
     with store.read() as session:
         steps = " ".join(row[3] for row in session.execute(text(plan)))
     assert "USING INDEX ix_jobs_claim" in steps
     assert "TEMP B-TREE" not in steps
+    store.close()
 
 
 def add_delivery(store: Store, job: int, position: int, **changes: object) -> int:
