@@ -121,11 +121,7 @@ def read_rules(settings: Settings) -> Rules:
     from pacs_node.routing import load
 
     bundles, file = available(journey.models_folder(settings)), journey.rules_file(settings)
-    loaded = load(file, pipelines=bundles, destinations=settings.destinations, senders=settings.reception.senders, assembly=settings.assembly)
-    for rule in loaded.rules:
-        if rule.forward:
-            raise ConfigError(file, None, f"rule {rule.name!r}: forward", "forwarding originals is not available in this version: leave it out")
-    return loaded
+    return load(file, pipelines=bundles, destinations=settings.destinations, senders=settings.reception.senders, assembly=settings.assembly)
 
 
 # --- the parent -----------------------------------------------------------------------------------------------------------

@@ -358,3 +358,4 @@ class Parcel:
     transfer_syntax_uid: str
     path: Path
     folder: str = ""  # a name for people (study and pipeline), used by `folder` destinations
+    original: bool = False  # as received: never encoded in another way, and nothing in its group refers to it

@@ -98,7 +98,7 @@ def deliveries(config: ConfigFile = None, as_json: AsJson = False, limit: Annota
     if as_json:
         print_json(rows)
         return
-    columns = ["id", "job", "kind", "destination", "state", "attempts", "next_attempt", "status", "message"]
+    columns = ["id", "study", "job", "kind", "count", "destination", "state", "attempts", "next_attempt", "status", "message"]
     print_table("Deliveries", columns, [[row[name] for name in columns] for row in rows], "none yet")
 
 

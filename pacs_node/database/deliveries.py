@@ -1,56 +1,65 @@
-"""The outbox: one row per object and destination, in groups (job × destination) that keep their order."""
+"""The outbox: one row per object and destination, in groups that keep their order.
+
+What one job sends to one destination is a group; so are the forwarded originals of a study (`pacs_node.database.originals`), and a
+study's originals go to a destination before the results that refer to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
+from sqlalchemy.sql.base import ExecutableOption
 
-from pacs_node.database.states import DeliveryState, StudyState, move, sources
-from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow, StudyRow
+from pacs_node.database import originals
+from pacs_node.database.states import DeliveryState, move, sources
+from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow
 
-UNFINISHED = (DeliveryState.WAITING, DeliveryState.SENDING)
-LONGEST_PAUSE = timedelta(hours=3)  # no attempt is put off further, unless the clock was set back since
-
-
-def _ripe(column: Any, now: datetime) -> Any:
-    return or_(column <= now, column > now + LONGEST_PAUSE)
-
-
-def _unripe(column: Any, now: datetime) -> Any:
-    return and_(column > now, column <= now + LONGEST_PAUSE)
-
-
-def _held() -> Any:
-    return exists().where(JobRow.id == DeliveryRow.job_id, StudyRow.id == JobRow.study_id, StudyRow.state == StudyState.HELD)
+UNFINISHED = originals.UNFINISHED
+LONGEST_PAUSE = originals.LONGEST_PAUSE
+STUCK = (DeliveryState.PARKED, DeliveryState.REFUSED)
 
 
 def add(session: Session, obj: ObjectRow, destination: str, now: datetime) -> DeliveryRow:
     """Put an object into the outbox for a destination."""
-    row = DeliveryRow(object_id=obj.id, job_id=obj.job_id, destination=destination, position=obj.position, state=DeliveryState.WAITING, next_attempt_at=now)
+    row = DeliveryRow(study_id=obj.job.study_id, object_id=obj.id, job_id=obj.job_id, destination=destination, position=obj.position)
+    row.state, row.next_attempt_at = DeliveryState.WAITING, now
     session.add(row)
     return row
 
 
 def due_group(session: Session, destination: str, now: datetime) -> list[int]:
-    """Return the rows of the oldest group that may go to a destination now, in order.
+    """Return the rows of the oldest group that may go to a destination now, in order; results before the originals of other studies.
 
-    A group is what one job sends to one destination. A row whose turn has not come (its back-off runs) holds back those after
-    it, since they may refer to it; refused and parked ones hold nothing back. Studies that are held send nothing.
+    A row whose turn has not come (its back-off runs) holds back those after it, since they may refer to it, and so does a refused one
+    in whose place another kind is still to be made; other refused and parked ones hold nothing back. Studies that are held send nothing.
     """
+    return _due_results(session, destination, now) or originals.due(session, destination, now)
+
+
+def _due_results(session: Session, destination: str, now: datetime) -> list[int]:
     earlier = aliased(DeliveryRow)
     blocked = exists().where(
         earlier.job_id == DeliveryRow.job_id,
         earlier.destination == DeliveryRow.destination,
         earlier.position < DeliveryRow.position,
-        earlier.state == DeliveryState.WAITING,
-        _unripe(earlier.next_attempt_at, now),
+        or_(
+            and_(earlier.state == DeliveryState.WAITING, ~originals.ripe(earlier.next_attempt_at, now)),
+            and_(earlier.state == DeliveryState.REFUSED, earlier.fallback != ""),
+        ),
     )
-    ripe = _ripe(DeliveryRow.next_attempt_at, now)
-    due = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.WAITING, ripe, ~blocked, ~_held())
+    ripe = originals.ripe(DeliveryRow.next_attempt_at, now)
+    due = (
+        DeliveryRow.destination == destination,
+        DeliveryRow.state == DeliveryState.WAITING,
+        DeliveryRow.job_id.is_not(None),
+        ripe,
+        ~blocked,
+        ~originals.ahead(),
+        ~originals.held(),
+    )
     first = session.scalars(select(DeliveryRow.job_id).where(*due).order_by(DeliveryRow.job_id).limit(1)).first()
     if first is None:
         return []
@@ -58,20 +67,24 @@ def due_group(session: Session, destination: str, now: datetime) -> list[int]:
 
 
 def start(session: Session, ids: Sequence[int], now: datetime) -> Sequence[DeliveryRow]:
-    """Move rows to ``sending`` and return those that could be moved, with their objects and jobs, in order."""
+    """Move rows to ``sending`` and return those that could be moved, with what they send, in order."""
     moved = session.scalars(
         update(DeliveryRow)
-        .where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.WAITING, ~_held())
+        .where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.WAITING, ~originals.held())
         .values(state=DeliveryState.SENDING, attempts=DeliveryRow.attempts + 1, first_attempt_at=func.coalesce(DeliveryRow.first_attempt_at, now))
         .returning(DeliveryRow.id)
     ).all()
-    query = select(DeliveryRow).where(DeliveryRow.id.in_(moved)).options(selectinload(DeliveryRow.object), selectinload(DeliveryRow.job))
+    query = select(DeliveryRow).where(DeliveryRow.id.in_(moved)).options(*_whole())
     return session.scalars(query.order_by(DeliveryRow.position, DeliveryRow.id).execution_options(populate_existing=True)).all()
 
 
+def _whole() -> tuple[ExecutableOption, ...]:
+    return selectinload(DeliveryRow.object), selectinload(DeliveryRow.job), selectinload(DeliveryRow.instance)
+
+
 def get(session: Session, delivery_id: int) -> DeliveryRow | None:
-    """Return one row with its object."""
-    return session.scalars(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(selectinload(DeliveryRow.object))).one_or_none()
+    """Return one row with what it sends."""
+    return session.scalars(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(*_whole())).one_or_none()
 
 
 def settle(row: DeliveryRow, state: DeliveryState, status: int | None, message: str, now: datetime) -> None:
@@ -101,7 +114,7 @@ def give_back(session: Session, ids: Sequence[int], until: datetime) -> int:
 
 def still_sending(session: Session, delivery_id: int) -> bool:
     """Tell whether an object may still go out: not withdrawn, its study not held since the group was started."""
-    query = select(DeliveryRow.id).where(DeliveryRow.id == delivery_id, DeliveryRow.state == DeliveryState.SENDING, ~_held())
+    query = select(DeliveryRow.id).where(DeliveryRow.id == delivery_id, DeliveryRow.state == DeliveryState.SENDING, ~originals.held())
     return session.scalars(query).first() is not None
 
 
@@ -119,7 +132,7 @@ def park_unknown(session: Session, known: Iterable[str]) -> list[str]:
 
 
 def cancel_unfinished(session: Session, study_id: int, reason: str) -> int:
-    """Withdraw what a study's jobs have not sent yet; returns how many rows."""
+    """Withdraw what a study's jobs have not sent yet; returns how many rows. Its originals are not withdrawn: they are what was received."""
     jobs = select(JobRow.id).where(JobRow.study_id == study_id)
     query = update(DeliveryRow).where(DeliveryRow.job_id.in_(jobs), DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
     return len(session.scalars(query.values(state=DeliveryState.CANCELLED, message=reason).returning(DeliveryRow.id)).all())
@@ -132,23 +145,24 @@ def cancel_of_job(session: Session, job_id: int, reason: str) -> None:
 
 
 def delivered_count(session: Session, study_id: int) -> int:
-    """Return how many objects of a study have reached a destination."""
-    query = select(func.count(DeliveryRow.id)).join(JobRow).where(JobRow.study_id == study_id, DeliveryRow.state == DeliveryState.DELIVERED)
-    return session.scalar(query) or 0
+    """Return how many results of a study have reached a destination."""
+    mine = (DeliveryRow.study_id == study_id, DeliveryRow.job_id.is_not(None), DeliveryRow.state == DeliveryState.DELIVERED)
+    return session.scalar(select(func.count(DeliveryRow.id)).where(*mine)) or 0
 
 
-def list_deliveries(session: Session, limit: int = 100, job_id: int | None = None) -> Sequence[DeliveryRow]:
-    """Return the newest rows of the outbox (of one job), with their objects and jobs."""
-    query = select(DeliveryRow).options(selectinload(DeliveryRow.object), selectinload(DeliveryRow.job).selectinload(JobRow.study))
+def list_deliveries(session: Session, limit: int = 100, job_id: int | None = None, *, bundled: bool = False) -> Sequence[DeliveryRow]:
+    """Return the newest rows of the outbox (of one job), with what they send; ``bundled``: without the originals, except stuck ones."""
+    query = select(DeliveryRow).options(*_whole())
     if job_id is not None:
         query = query.where(DeliveryRow.job_id == job_id)
+    if bundled:
+        query = query.where(or_(DeliveryRow.job_id.is_not(None), DeliveryRow.state.in_(STUCK)))
     return session.scalars(query.order_by(DeliveryRow.id.desc()).limit(limit)).all()
 
 
 def stuck(session: Session) -> Sequence[DeliveryRow]:
     """Return all parked and refused rows: what ``retry --parked`` sends again."""
-    states = (DeliveryState.PARKED, DeliveryState.REFUSED)
-    return session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(states)).options(selectinload(DeliveryRow.object))).all()
+    return session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(STUCK)).options(*_whole())).all()
 
 
 def destination_row(session: Session, name: str) -> DestinationRow:

@@ -13,6 +13,7 @@
     delivery  waiting ─► sending ─► delivered | refused | parked | cancelled
                  ▲          │                   (parked, refused: `retry` waits again)
                  └──────────┘                   (temporary failure, process died)
+                                  refused ─► replaced   (another kind goes in its place)
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class DeliveryState(StrEnum):
     SENDING = "sending"
     DELIVERED = "delivered"
     REFUSED = "refused"  # the destination will never take this object
+    REPLACED = "replaced"  # the destination refused it, and another kind was made to go in its place
     PARKED = "parked"  # tried for the whole limit
     CANCELLED = "cancelled"
 
@@ -72,7 +74,8 @@ DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.PARKED, DeliveryState.CANCELLED}),
     DeliveryState.SENDING: frozenset({DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}),
     DeliveryState.DELIVERED: frozenset(),
-    DeliveryState.REFUSED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
+    DeliveryState.REFUSED: frozenset({DeliveryState.WAITING, DeliveryState.REPLACED, DeliveryState.CANCELLED}),
+    DeliveryState.REPLACED: frozenset(),
     DeliveryState.PARKED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
     DeliveryState.CANCELLED: frozenset({DeliveryState.DELIVERED}),  # it had left before the withdrawal was known
 }

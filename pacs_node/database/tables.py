@@ -206,12 +206,15 @@ class ObjectRow(Base):
 
 
 class DeliveryRow(Base):
-    """One object on its way to one destination: the outbox."""
+    """One object on its way to one destination: the outbox. A result names its object and job, a forwarded original its instance and version."""
 
     __tablename__ = "deliveries"
     id: Mapped[int] = mapped_column(primary_key=True)
-    object_id: Mapped[int] = mapped_column(ForeignKey("objects.id"))
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"))
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))
+    version: Mapped[int | None]  # of the instance, as it was when a rule forwarded it
     destination: Mapped[str] = mapped_column(String(64))
     position: Mapped[int]
     state: Mapped[DeliveryState] = mapped_column(_states(DeliveryState))
@@ -221,9 +224,62 @@ class DeliveryRow(Base):
     delivered_at: Mapped[datetime | None]
     status: Mapped[int | None]  # the last DIMSE status
     message: Mapped[str] = mapped_column(Text, default="")
-    object: Mapped[ObjectRow] = relationship()
-    job: Mapped[JobRow] = relationship()
-    __table_args__ = (UniqueConstraint("object_id", "destination"), Index("ix_deliveries_due", "destination", "state", "next_attempt_at"))
+    fallback: Mapped[str] = mapped_column(String(16), default="")  # of a refused object: the kind that is to be made to go in its place
+    object: Mapped[ObjectRow | None] = relationship()
+    job: Mapped[JobRow | None] = relationship()
+    instance: Mapped[InstanceRow | None] = relationship()
+    study: Mapped[StudyRow] = relationship()
+    __table_args__ = (
+        UniqueConstraint("object_id", "destination"),
+        UniqueConstraint("instance_id", "version", "destination"),
+        Index("ix_deliveries_due", "destination", "state", "job_id", "next_attempt_at"),
+        Index("ix_deliveries_study", "study_id", "destination", "state"),
+    )
+
+    @property
+    def kind(self) -> str:
+        """Kind of the result, or ``original``."""
+        return self.object.kind if self.object is not None else "original"
+
+    @property
+    def sop_uid(self) -> str:
+        """SOP Instance UID of what is sent."""
+        return self._sent.sop_uid
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOP Class UID of what is sent."""
+        return self._sent.sop_class_uid
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """Transfer syntax of the stored file."""
+        return self._sent.transfer_syntax_uid
+
+    @property
+    def _sent(self) -> ObjectRow | InstanceRow:
+        sent = self.object or self.instance
+        assert sent is not None
+        return sent
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for people: the job, or the study."""
+        return f"job {self.job_id}" if self.job_id is not None else f"study {self.study_id}"
+
+
+class IdentityHoldRow(Base):
+    """An archive knows another patient under a study's UID: what is to go there waits until both agree, or an operator says that they are one."""
+
+    __tablename__ = "identity_holds"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    ours: Mapped[list[str]]  # patient id, issuer, name, birth date, accession number: normalised
+    theirs: Mapped[list[str]]
+    held_at: Mapped[datetime]
+    released_at: Mapped[datetime | None]
+    __table_args__ = (UniqueConstraint("study_id", "destination"),)
 
 
 class DestinationRow(Base):

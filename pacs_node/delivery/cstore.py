@@ -24,6 +24,8 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 
 Context = tuple[str, str]  # SOP class, transfer syntax
 
+_MOST_FAILURES = 3  # temporary ones of originals in a row: it is the destination then, and not one instance
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -44,11 +46,12 @@ def deliver(
 ) -> None:
     """Send ``parcels`` in order and report each outcome at once; one that is not ``wanted`` any more when its turn comes is left out.
 
-    The file's dataset bytes go out as they are. Only where the destination refuses the transfer syntax of an uncompressed object but
-    takes the default one, the object is written again in that (no pixel changes). Raises `TemporaryFailure` where the association
-    cannot be opened or is lost, and stops after a temporary failure of one object, since later ones may refer to it; what was not
-    reported is still to be sent.
+    The file's dataset bytes go out as they are. Only where the destination refuses the transfer syntax of an uncompressed result but
+    takes the default one, the object is written again in that (no pixel changes); an original never is. Raises `TemporaryFailure`
+    where the association cannot be opened or is lost, and stops after a temporary failure of one result, since later ones may refer to
+    it, or of several originals in a row; what was not reported is still to be sent.
     """
+    failures = 0
     for batch in _batches(parcels):
         contexts = list(dict.fromkeys(context for parcel in batch for context in _contexts(parcel)))
         with associated(destination, requestor(calling_ae, timeouts), [build_context(*context) for context in contexts]) as association:
@@ -58,7 +61,8 @@ def deliver(
                     continue
                 outcome = _send(association, destination, parcel, accepted)
                 on_outcome(outcome)
-                if outcome.temporary:
+                failures = failures + 1 if outcome.temporary else 0
+                if failures >= (_MOST_FAILURES if parcel.original else 1):
                     return
 
 
@@ -85,7 +89,7 @@ def _echo(association: Association) -> str:
 def _contexts(parcel: Parcel) -> list[Context]:
     """Return what has to be proposed for a parcel: its own encoding, and the default one where it could be written so."""
     own = [(parcel.sop_class_uid, parcel.transfer_syntax_uid)]
-    fallback = REENCODABLE.get(parcel.transfer_syntax_uid)
+    fallback = None if parcel.original else REENCODABLE.get(parcel.transfer_syntax_uid)
     return own if fallback is None else [*own, (parcel.sop_class_uid, fallback)]
 
 

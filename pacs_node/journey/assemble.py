@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from pacs_node import routing
 from pacs_node.assembly import completeness
-from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database import deliveries, jobs, originals, studies
 from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState, StudyState, move
 from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
@@ -150,7 +150,9 @@ def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, 
         judgements = [decided.reasons[name] for name in request.rules]
         outcome.append(_make_job(house, session, study, request, judgements, now))
     fired = [decision for decision in decided.decisions if decision.fired]
-    outcome += [f"no pipeline (rule {decision.rule.name!r})" for decision in fired if decision.rule.pipeline is None and not decision.targets]
+    outcome += _forward(house, session, study, [decision for decision in fired if decision.rule.name not in waiting_rules], now)
+    idle = [decision for decision in fired if decision.rule.pipeline is None and not decision.targets and not decision.forward]
+    outcome += [f"no pipeline (rule {decision.rule.name!r})" for decision in idle]
     if not fired:
         outcome.append("no rule fired")
     clear_alert(session, "assembly", f"study {study.id}", now)
@@ -162,6 +164,15 @@ def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, 
     if not decided.pending:
         study.state = move(study.state, StudyState.COMPLETE)
         house.log.info("study complete", study=study_tag(study.study_uid), id=study.id, outcome=study.outcome)
+
+
+def _forward(house: House, session: Session, study: StudyRow, ready: Sequence[routing.Decision], now: datetime) -> list[str]:
+    """Put the originals of a study that is complete into the outbox; what is there already stays. Returns phrases for the study's outcome."""
+    names = [name for name in routing.forwards(ready) if name in house.settings.destinations]
+    count = originals.forward(session, study, names, now)
+    if count:
+        house.log.info("originals to be forwarded", study=study_tag(study.study_uid), id=study.id, destinations=names, count=count)
+    return [f"originals to {name}" for name in names]
 
 
 def _one_series_each(requests: Sequence[routing.JobRequest]) -> list[routing.JobRequest]:

@@ -1,5 +1,7 @@
 """Objects → destinations: the outbox is emptied group by group; what a destination says about each object is committed at once.
 
+A group is what one job sends to one destination, or a batch of a study's originals where a rule forwards them.
+
 Before each object goes, the database is asked once more whether it may: a correction or a hold that came meanwhile stops it. Sending
 twice is harmless (same UID, same bytes) and happens only where the process died between an answer and its commit.
 """
@@ -15,10 +17,10 @@ from sqlalchemy.orm import Session
 
 from pacs_node import crash, delivery
 from pacs_node.config import Destination
-from pacs_node.database import deliveries
+from pacs_node.database import deliveries, studies
 from pacs_node.database.alerts import audit, clear_alert, raise_alert
 from pacs_node.database.states import DeliveryState
-from pacs_node.database.tables import DeliveryRow
+from pacs_node.database.tables import DeliveryRow, DestinationRow
 from pacs_node.delivery import backoff
 from pacs_node.errors import TemporaryFailure
 from pacs_node.journey import House
@@ -38,7 +40,7 @@ def deliver(house: House, name: str, moment: datetime) -> int:
     destination = house.settings.destinations[name]
     with house.store.read() as session:
         left = deliveries.left_sending(session, name)
-        ids = deliveries.due_group(session, name, moment)
+        ids = [] if _rests(session, name, moment) else deliveries.due_group(session, name, moment)
     if left:
         with house.store.write() as session:
             deliveries.give_back(session, left, moment + _AFTER_A_FAULT)
@@ -46,13 +48,18 @@ def deliver(house: House, name: str, moment: datetime) -> int:
     if not ids:
         return 0
     with house.store.write() as session:
-        known = deliveries.destination_row(session, name)
-        rest = known.try_again_at
-        if not backoff.allows(backoff.Breaker(known.failures, rest), moment) and rest is not None and rest <= moment + deliveries.LONGEST_PAUSE:
-            return 0
         rows = deliveries.start(session, ids, moment)
     _send(house, name, destination, rows)
     return len(rows)
+
+
+def _rests(session: Session, name: str, moment: datetime) -> bool:
+    """Tell whether a destination that failed is left alone for now; a rest that a clock set since has made too long is over."""
+    known = session.get(DestinationRow, name)
+    rest = known.try_again_at if known is not None else None
+    if known is None or rest is None or rest > moment + deliveries.LONGEST_PAUSE:
+        return False
+    return not backoff.allows(backoff.Breaker(known.failures, rest), moment)
 
 
 def recover(house: House, moment: datetime) -> None:
@@ -67,7 +74,7 @@ def recover(house: House, moment: datetime) -> None:
 
 
 def _send(house: House, name: str, destination: Destination, rows: Sequence[DeliveryRow]) -> None:
-    left = {row.object.sop_uid: row for row in rows}
+    left = {row.sop_uid: row for row in rows}
 
     def note(outcome: Outcome) -> None:
         _note(house, name, left.pop(outcome.sop_uid), outcome)
@@ -77,7 +84,7 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
             if deliveries.still_sending(session, left[parcel.sop_uid].id):
                 return True
         row = left.pop(parcel.sop_uid)
-        house.log.warning("delivery stopped", destination=name, job=row.job_id, why="its study was corrected or held meanwhile")
+        house.log.warning("delivery stopped", destination=name, what=row.origin, why="its study was corrected or held meanwhile")
         return False
 
     problem = "the destination gave no answer about it, or did not take what goes before it"
@@ -88,11 +95,13 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
         problem = str(error)
         _failed(house, name, problem)
     for row in left.values():
-        _note(house, name, row, Outcome(row.object.sop_uid, delivered=False, message=problem))
+        _note(house, name, row, Outcome(row.sop_uid, delivered=False, message=problem))
 
 
 def _parcel(house: House, row: DeliveryRow, note: delivery.OnOutcome) -> Parcel | None:
-    """Return the stored object ready to go; one that is gone or not what was built is refused here and said."""
+    """Return what is stored ready to go; a result that is gone or not what was built is refused here and said."""
+    if row.object is None or row.job is None:
+        return _original(house, row)
     obj = row.object
     path = house.data / obj.path
     try:
@@ -105,6 +114,13 @@ def _parcel(house: House, row: DeliveryRow, note: delivery.OnOutcome) -> Parcel 
         return None
     folder = f"job-{row.job_id:06d}-{row.job.pipeline or 'notice'}"
     return Parcel(obj.sop_uid, obj.sop_class_uid, obj.transfer_syntax_uid, path, folder)
+
+
+def _original(house: House, row: DeliveryRow) -> Parcel:
+    """Return a received instance ready to go as it was received: it is read only while it is sent, however large it is."""
+    assert row.instance is not None
+    path = house.data / studies.instance_path(row.instance, row.version)
+    return Parcel(row.sop_uid, row.sop_class_uid, row.transfer_syntax_uid, path, f"study-{row.study_id:06d}-originals", original=True)
 
 
 def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
@@ -124,18 +140,20 @@ def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
             _postpone(house, session, current, outcome, moment)
     crash.passed("committed")
     log = house.log.info if outcome.delivered else house.log.warning
-    log("delivery", destination=name, job=row.job_id, kind=row.object.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
+    what = {"job": row.job_id} if row.job_id is not None else {"study": row.study_id}
+    log("delivery", destination=name, **what, kind=row.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
 
 
 def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
     withdrawn = row.state is DeliveryState.CANCELLED
     deliveries.settle(row, DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
-    audit(session, "delivery", "sent", f"object {row.object_id}", {"destination": row.destination, "kind": row.object.kind}, moment)
+    subject = f"object {row.object_id}" if row.object_id is not None else f"instance {row.instance_id}"
+    audit(session, "delivery", "sent", subject, {"destination": row.destination, "kind": row.kind}, moment)
     known = deliveries.destination_row(session, row.destination)
     known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
     clear_alert(session, "destination", row.destination, moment)
     if withdrawn:
-        say_old_identity(house, session, row.job.study_id, deliveries.delivered_count(session, row.job.study_id), moment)
+        say_old_identity(house, session, row.study_id, moment)
 
 
 def _postpone(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
@@ -148,7 +166,7 @@ def _postpone(house: House, session: Session, row: DeliveryRow, outcome: Outcome
 
 
 def _say_stuck(house: House, session: Session, row: DeliveryRow, kind: str, message: str) -> None:
-    what = f"delivery {row.id} (job {row.job_id}, {row.object.kind}) to {row.destination} was {kind}: {message}"
+    what = f"delivery {row.id} ({row.origin}, {row.kind}) to {row.destination} was {kind}: {message}"
     text = f"{what}. To send it again: `pacs-node retry delivery {row.id}`"
     if raise_alert(session, kind, f"delivery {row.id}", text, house.clock()):
         house.log.error("alert", kind="delivery", message=text)

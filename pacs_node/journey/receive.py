@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from pacs_node import crash
 from pacs_node.assembly import grouping
-from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database import deliveries, jobs, originals, studies
 from pacs_node.database.alerts import clear_alert, raise_alert
 from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, InstanceRow, StudyRow
@@ -286,17 +286,24 @@ def _correct(house: House, session: Session, batch: _Batch, repeated: _Repeated,
     studies.add_aside(session, aside)
     jobs.cancel_unfinished(session, study.id, now, "an object of the study was corrected")
     deliveries.cancel_unfinished(session, study.id, "an object of the study was corrected")
-    sent = deliveries.delivered_count(session, study.id)
-    if sent and repeated.row.identity != before:
-        say_old_identity(house, session, study.id, sent, now)
+    originals.cancel(session, repeated.row.id, "the instance was corrected")
+    if repeated.row.identity != before:
+        say_old_identity(house, session, study.id, now)
     studies.reopen(study, item.arrival.received_at, house.patience)
     batch.moves.append((item.arrival.path, studies.instance_path(repeated.row)))
     batch.studies.add(study.id)
 
 
-def say_old_identity(house: House, session: Session, study_id: int, sent: int, now: datetime) -> None:
-    """Raise the alert that results are out under a patient identity that is known to be wrong."""
-    message = f"{sent} results of study {study_id} were delivered under a patient identity that has been corrected since: have them rejected in the archive"
+def say_old_identity(house: House, session: Session, study_id: int, now: datetime) -> None:
+    """Raise the alert that results or originals are out under a patient identity that is known to be wrong, where there are any."""
+    results, places = deliveries.delivered_count(session, study_id), originals.delivered_before_correction(session, study_id)
+    sent = [f"{results} results"] * bool(results) + [f"{count} original instances (to {name})" for name, count in places.items()]
+    if not sent:
+        return
+    message = (
+        f"{' and '.join(sent)} of study {study_id} were delivered under a patient identity that has been corrected since: "
+        "have them rejected in the archive"
+    )
     if raise_alert(session, "identity", f"study {study_id}", message, now):
         house.log.error("alert", kind="identity", subject=f"study {study_id}", message=message)
 

@@ -76,8 +76,6 @@ def _rules(settings: Settings) -> Iterator[Line]:
         later = [kind for kind in rule.results or () if kind in results.PLANNED]
         if later:
             yield "warning", f"rule {rule.name!r}: {', '.join(later)} cannot be made by this version and will be left out"
-        if rule.forward:
-            yield "fault", f"rule {rule.name!r}: forwarding originals is not available in this version: leave `forward` out"
         for name in rule.send_to:
             destination = settings.destinations.get(name)
             if destination is not None and not destination.accepts_research:

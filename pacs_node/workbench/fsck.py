@@ -260,8 +260,9 @@ def _readmit(house: House, path: Path) -> None:
 def _results(house: House) -> Iterator[Finding]:
     """Look at the stored objects that are still to be sent: what is out already cannot be mended here."""
     with house.store.read() as session:
-        query = select(DeliveryRow).where(DeliveryRow.state.in_(deliveries.UNFINISHED)).options(selectinload(DeliveryRow.object))
-        objects = {row.object_id: row.object for row in session.scalars(query)}
+        mine = (DeliveryRow.state.in_(deliveries.UNFINISHED), DeliveryRow.object_id.is_not(None))
+        query = select(DeliveryRow).where(*mine).options(selectinload(DeliveryRow.object))
+        objects = {row.object.id: row.object for row in session.scalars(query) if row.object is not None}
     for obj in objects.values():
         problem = _fault_of(house.data / obj.path, obj)
         if problem:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
 from pacs_node.config import Settings
-from pacs_node.database import alerts, deliveries, jobs
+from pacs_node.database import alerts, deliveries, jobs, originals
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
@@ -173,10 +173,12 @@ def _object_row(row: DeliveryRow) -> dict[str, Any]:
     return {
         "id": row.id,
         "job": row.job_id,
-        "kind": row.object.kind,
-        "sop_uid": row.object.sop_uid,
-        "sop_class_uid": row.object.sop_class_uid,
-        "path": row.object.path,
+        "study": row.study_id,
+        "kind": row.kind,
+        "count": 1,
+        "sop_uid": row.sop_uid,
+        "sop_class_uid": row.sop_class_uid,
+        "path": row.object.path if row.object is not None else "",
         "destination": row.destination,
         "state": row.state.value,
         "attempts": row.attempts,
@@ -188,9 +190,28 @@ def _object_row(row: DeliveryRow) -> dict[str, Any]:
 
 
 def delivery_rows(settings: Settings, limit: int) -> list[dict[str, Any]]:
-    """Return the newest rows of the outbox."""
+    """Return the newest rows of the outbox. A study's forwarded originals are one row for each state; stuck ones are shown each."""
     with open_store(settings) as store, store.read() as session:
-        return [_object_row(row) for row in deliveries.list_deliveries(session, limit)]
+        rows = [_object_row(row) for row in deliveries.list_deliveries(session, limit, bundled=True)]
+        rows += [_originals(summary) for summary in originals.summaries(session, limit) if summary.state not in _STUCK]
+    return sorted(rows, key=lambda row: row["id"], reverse=True)[:limit]
+
+
+def _originals(summary: originals.Summary) -> dict[str, Any]:
+    return {
+        "id": summary.first,
+        "job": None,
+        "study": summary.study_id,
+        "kind": "original",
+        "count": summary.count,
+        "destination": summary.destination,
+        "state": summary.state.value,
+        "attempts": summary.attempts,
+        "next_attempt": _time(summary.next_attempt_at) if summary.state is DeliveryState.WAITING else "",
+        "delivered": _time(summary.delivered_at),
+        "status": None,
+        "message": summary.message,
+    }
 
 
 def _time(moment: Any) -> str:
