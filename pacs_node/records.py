@@ -126,6 +126,41 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a peer says of a study by a performed procedure step or an availability notification, as far as completeness asks for it.
+
+    ``studies`` are Study Instance UIDs, none where the message leaves them out; ``state`` is one of `AnnouncementState`'s values, ``""`` where it
+    is not said; ``instances`` are the SOP Instance UIDs that it lists, None where it has no list.
+    """
+
+    studies: tuple[str, ...]
+    state: str
+    instances: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCount:
+    """What an archive says of a series: Number of Series Related Instances (0020,1209), None where it does not say."""
+
+    series_uid: str
+    modality: str
+    instances: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAnswer:
+    """What an archive counts of a study: its last answer and the one before (None: there was none), or why it gave none.
+
+    ``fresh``: it was asked after the last instance had come.
+    """
+
+    series: tuple[SeriesCount, ...] | None
+    before: tuple[SeriesCount, ...] | None
+    problem: str
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Study:
     """A study and what was received of it."""
 

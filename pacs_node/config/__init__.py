@@ -22,6 +22,7 @@ from pacs_node.config.settings import (
     Retention,
     Settings,
     StowDestination,
+    unaskable,
 )
 from pacs_node.config.units import AETitle, DiskSize, Duration, Port, Section, Size, parse_duration, parse_size
 
@@ -61,4 +62,5 @@ __all__ = [
     "parse_size",
     "read_yaml",
     "shipped",
+    "unaskable",
 ]

@@ -17,6 +17,9 @@ class Complete(Section):
     deadline: Duration | None = None
     on_release: bool | None = None
     expect: tuple[str, ...] = ()
+    announced: bool = True  # what performed procedure steps and availability notifications say counts, where `reception` takes them
+    verify_with: str | None = None  # null: nobody is asked, even where `assembly` names somebody
+    fetch: bool | None = None
 
 
 class Rule(Section):

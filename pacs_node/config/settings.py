@@ -131,7 +131,8 @@ class Assembly(Section):
     quiet: Duration = timedelta(seconds=10)
     deadline: Duration = timedelta(hours=2)
     on_release: bool = False
-    verify_with: str | None = None
+    verify_with: str | None = None  # a destination of kind dicom that is asked how many instances a study has
+    fetch: bool = False  # what it has more is fetched from it by C-MOVE
 
     @model_validator(mode="after")
     def _deadline_after_quiet(self) -> Assembly:
@@ -186,6 +187,15 @@ class FolderDestination(Section):
 Destination = Annotated[DicomDestination | StowDestination | FolderDestination, Field(discriminator="kind")]
 
 
+def unaskable(name: str | None, destinations: Mapping[str, Destination]) -> str:
+    """Return why a destination cannot be asked by C-FIND, ``""`` where it can (or nobody is to be asked)."""
+    known = [known for known, destination in destinations.items() if isinstance(destination, DicomDestination)]
+    if name is None or name in known:
+        return ""
+    remedy = f"name one of {', '.join(known)}" if known else "there is none; add one to `destinations`, or leave it null"
+    return f"{name!r} is no destination of kind dicom, which could be asked: {remedy}"
+
+
 class Retention(Section):
     """How long files stay."""
 
@@ -222,6 +232,12 @@ class Settings(Section):
             raise ValueError("reception.tls is given, but no port to use it on: add node.tls_port (2762 is the registered one), or leave it null")
         if port is not None and port == self.node.port != 0:
             raise ValueError(f"node.port and node.tls_port are both {port}: give TLS a port of its own, such as 2762")
+        return self
+
+    @model_validator(mode="after")
+    def _archive_can_be_asked(self) -> Settings:
+        if problem := unaskable(self.assembly.verify_with, self.destinations):
+            raise ValueError(f"assembly.verify_with: {problem}")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The states of a study, a job and a delivery, and every legal move between them: one table each. Every change goes through `move`.
+"""The states of a study, a job, a delivery and an announcement, and every legal move between them: one table each. Every change goes through `move`.
 
 ::
 
@@ -14,14 +14,25 @@
                  ▲          │                   (parked, refused: `retry` waits again)
                  └──────────┘                   (temporary failure, process died)
                                   refused ─► replaced   (another kind goes in its place)
+
+    announcement  in progress ─► completed | discontinued           (MPPS);  available  (instance availability notification)
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pacs_node.errors import PacsNodeError
+
+
+class AnnouncementState(StrEnum):
+    """Where a performed procedure step stands (PS3.4 F.7.1), or that instances were said to be available (PS3.4 R.3)."""
+
+    IN_PROGRESS = "in progress"
+    COMPLETED = "completed"
+    DISCONTINUED = "discontinued"
+    AVAILABLE = "available"
 
 
 class StudyState(StrEnum):
@@ -55,6 +66,13 @@ class DeliveryState(StrEnum):
     CANCELLED = "cancelled"
 
 
+ANNOUNCEMENT_MOVES: dict[AnnouncementState, frozenset[AnnouncementState]] = {
+    AnnouncementState.IN_PROGRESS: frozenset({AnnouncementState.COMPLETED, AnnouncementState.DISCONTINUED}),
+    AnnouncementState.COMPLETED: frozenset(),
+    AnnouncementState.DISCONTINUED: frozenset(),
+    AnnouncementState.AVAILABLE: frozenset(),
+}
+
 STUDY_MOVES: dict[StudyState, frozenset[StudyState]] = {
     StudyState.RECEIVING: frozenset({StudyState.COMPLETE, StudyState.HELD}),
     StudyState.COMPLETE: frozenset({StudyState.RECEIVING, StudyState.HELD}),
@@ -80,7 +98,14 @@ DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.CANCELLED: frozenset({DeliveryState.DELIVERED}),  # it had left before the withdrawal was known
 }
 
-State = TypeVar("State", StudyState, JobState, DeliveryState)
+_TABLES: dict[type, dict[Any, frozenset[Any]]] = {
+    StudyState: STUDY_MOVES,
+    JobState: JOB_MOVES,
+    DeliveryState: DELIVERY_MOVES,
+    AnnouncementState: ANNOUNCEMENT_MOVES,
+}
+
+State = TypeVar("State", StudyState, JobState, DeliveryState, AnnouncementState)
 
 
 class IllegalMove(PacsNodeError):
@@ -89,13 +114,11 @@ class IllegalMove(PacsNodeError):
 
 def move(current: State, target: State) -> State:
     """Return ``target`` where the move is legal (staying is); raises `IllegalMove` otherwise."""
-    tables: dict[type, dict[State, frozenset[State]]] = {StudyState: STUDY_MOVES, JobState: JOB_MOVES, DeliveryState: DELIVERY_MOVES}  # type: ignore[dict-item]
-    if target != current and target not in tables[type(current)][current]:
+    if target != current and target not in _TABLES[type(current)][current]:
         raise IllegalMove(f"a {type(current).__name__.removesuffix('State').lower()} cannot go from {current} to {target}")
     return target
 
 
 def sources(target: State) -> tuple[State, ...]:
     """Return the states from which ``target`` may be reached: the WHERE clause of a guarded UPDATE."""
-    tables: dict[type, dict[State, frozenset[State]]] = {StudyState: STUDY_MOVES, JobState: JOB_MOVES, DeliveryState: DELIVERY_MOVES}  # type: ignore[dict-item]
-    return tuple(state for state, targets in tables[type(target)].items() if target in targets)
+    return tuple(state for state, targets in _TABLES[type(target)].items() if target in targets)

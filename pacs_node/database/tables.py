@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, event, false, text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from pacs_node.database.states import DeliveryState, JobState, StudyState
+from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, StudyState
 
 
 class UTCTime(TypeDecorator[datetime]):
@@ -28,7 +28,7 @@ class UTCTime(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC)
 
 
-def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState]) -> Enum:
+def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState] | type[AnnouncementState]) -> Enum:
     return Enum(kind, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
 
 
@@ -56,15 +56,6 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UTCTime, dict[str, Any]: JSON, list[Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy's own protocol
 
 
-@event.listens_for(Base, "attribute_instrument", propagate=True)
-def _bound_texts(_row: type[Base], _key: str, attribute: Any) -> None:
-    """Cut what is longer than its column: headers hold anything, and PostgreSQL refuses what SQLite would take."""
-    column = getattr(attribute.property, "columns", [None])[0]
-    length = getattr(column.type, "length", None) if column is not None and not isinstance(column.type, Enum) else None
-    if length is not None:
-        event.listen(attribute, "set", lambda _instance, value, *_: value[:length] if isinstance(value, str) else value, retval=True)
-
-
 class StudyRow(Base):
     """A study: where it stands and when it is looked at again."""
 
@@ -86,8 +77,8 @@ class StudyRow(Base):
     held_reason: Mapped[str] = mapped_column(Text, default="")
     released_identities: Mapped[list[str]] = mapped_column(default=list)  # those an operator declared to be one patient
     decisions: Mapped[list[Any]] = mapped_column(default=list)  # how each rule decided, for `explain` and the status page
-    series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan", order_by="SeriesRow.id")
-    __table_args__ = (Index("ix_studies_due", "state", "look_again_at"), Index("ix_studies_newest", "last_arrival"))
+    series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan")
+    __table_args__ = (Index("ix_studies_due", "state", "look_again_at"),)
 
 
 class SeriesRow(Base):
@@ -101,7 +92,7 @@ class SeriesRow(Base):
     number: Mapped[int | None]
     description: Mapped[str] = mapped_column(Text)
     study: Mapped[StudyRow] = relationship(back_populates="series")
-    instances: Mapped[list[InstanceRow]] = relationship(back_populates="series", cascade="all, delete-orphan", order_by="InstanceRow.id")
+    instances: Mapped[list[InstanceRow]] = relationship(back_populates="series", cascade="all, delete-orphan")
     __table_args__ = (UniqueConstraint("study_id", "series_uid"),)
 
 
@@ -125,7 +116,6 @@ class InstanceRow(Base):
     address: Mapped[str] = mapped_column(String(128), default="")
     received_at: Mapped[datetime]
     series: Mapped[SeriesRow] = relationship(back_populates="instances")
-    __table_args__ = (Index("ix_instances_own", "study_id", sqlite_where=text("own = 1"), postgresql_where=text("own")),)
 
 
 class AssociationRow(Base):
@@ -156,6 +146,38 @@ class AsideRow(Base):
     received_at: Mapped[datetime]
 
 
+class AnnouncementRow(Base):
+    """What a peer said about a study: a performed procedure step, or an availability notification. One row for each study that it names."""
+
+    __tablename__ = "announcements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # the service: mpps | availability
+    sop_uid: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(64), index=True)  # "": not said yet
+    state: Mapped[AnnouncementState] = mapped_column(_states(AnnouncementState))
+    instances: Mapped[list[str]] = mapped_column(default=list)  # SOP Instance UIDs that it lists
+    calling_ae: Mapped[str] = mapped_column(String(16), default="")
+    said_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("kind", "sop_uid", "study_uid"),)
+
+
+class CountRow(Base):
+    """What an archive answered when it was asked how many instances a study has."""
+
+    __tablename__ = "counts"
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    next_at: Mapped[datetime] = mapped_column(index=True)  # when it is asked again
+    asked: Mapped[int] = mapped_column(default=0)  # times, since the last instance came
+    asked_at: Mapped[datetime | None]
+    received: Mapped[int] = mapped_column(default=0)  # instances of the study that were here when it was asked: with others the answer is stale
+    answer: Mapped[list[Any] | None]  # [[series, modality, count], …], None: no answer yet
+    before: Mapped[list[Any] | None]  # the answer before that
+    problem: Mapped[str] = mapped_column(Text, default="")  # why the last question was not answered
+    fetch: Mapped[list[str]] = mapped_column(default=list)  # series that are to be fetched
+    fetched: Mapped[int] = mapped_column(default=0)  # how often something was
+
+
 class JobRow(Base):
     """One run of a pipeline on selected series of a study."""
 
@@ -173,7 +195,7 @@ class JobRow(Base):
     priority: Mapped[int]  # 0 urgent, 1 normal, 2 night
     turn: Mapped[datetime] = mapped_column(default=_turn, server_default="2000-01-01 00:00:00.000000")  # the order in which jobs are claimed
     run: Mapped[int] = mapped_column(default=1)
-    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
     complete_reason: Mapped[str] = mapped_column(Text)
     partial: Mapped[bool]
     attempts: Mapped[int] = mapped_column(default=0)
@@ -314,10 +336,7 @@ class AlertRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     subject: Mapped[str] = mapped_column(String(96))  # e.g. "study 12", "job 4", "destination archive"
     message: Mapped[str] = mapped_column(Text)
-    __table_args__ = (
-        Index("ix_alerts_open", "cleared_at", "kind", "subject"),
-        Index("ix_alerts_once", "kind", "subject", unique=True, sqlite_where=text("cleared_at IS NULL"), postgresql_where=text("cleared_at IS NULL")),
-    )
+    __table_args__ = (Index("ix_alerts_open", "cleared_at", "kind", "subject"),)
 
 
 class AuditRow(Base):

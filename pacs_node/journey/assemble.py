@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session
 
 from pacs_node import routing
 from pacs_node.assembly import completeness
-from pacs_node.database import deliveries, jobs, originals, studies
+from pacs_node.database import counts, deliveries, jobs, originals, studies
 from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState, StudyState, move
 from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import DatabaseUnavailable, UnreadableObject
 from pacs_node.journey import House
+from pacs_node.journey.facts import facts_of
 from pacs_node.journey.receive import is_mixed
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import DEFAULT_KINDS
@@ -34,8 +35,7 @@ class _Pending:
     """A rule that wants the study but waits."""
 
     rule: str
-    waiting_for: str
-    look_again_at: datetime | None
+    judgement: completeness.Judgement
 
 
 def assemble(house: House, now: datetime) -> int:
@@ -57,7 +57,7 @@ def _put_off(house: House, study_id: int, problem: str, now: datetime) -> None:
     """Say that a study cannot be judged, and look again later."""
     house.alert("assembly", f"study {study_id}", f"study {study_id} cannot be judged by the rules ({problem}); it is looked at again every {_PUT_OFF}")
     with house.store.write() as session:
-        row = studies.get_study(session, study_id, to_change=True)
+        row = studies.get_study(session, study_id)
         if row is not None:
             row.look_again_at, row.waiting_for = now + _PUT_OFF, f"the next attempt, after a failure ({problem})"
 
@@ -69,7 +69,7 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
         if is_mixed(study):
             _say_held(house, study)
             return
-        facts = _facts(session, study)
+        facts = facts_of(house, session, study)
         received = study.last_arrival
     views = series_views(house, study)
     decisions = routing.route(house.rules, views)
@@ -77,15 +77,26 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
     reasons: dict[str, completeness.Judgement] = {}
     for decision in decisions:
         if decision.fired:
-            judgement = completeness.judge(facts, completeness.policy(house.settings.assembly, decision.rule.complete), now)
+            policy = completeness.policy(house.settings.assembly, decision.rule.complete)
+            judgement = completeness.judge(facts, policy, now, _wanted(decision))
             reasons[decision.rule.name] = judgement
             if not judgement.complete:
-                pending.append(_Pending(decision.rule.name, judgement.waiting_for, judgement.look_again_at))
+                pending.append(_Pending(decision.rule.name, judgement))
     with house.store.write() as session:
-        row = studies.get_study(session, study_id, to_change=True)
+        row = studies.get_study(session, study_id)
         if row is None or row.last_arrival != received or row.state is not StudyState.RECEIVING:
             return  # something arrived meanwhile: its own timer brings us back
         _commit(house, session, row, _Decided(decisions, reasons, pending), now)
+        for one in pending:
+            if one.judgement.ask:
+                counts.want(session, study_id, one.judgement.ask, facts.instances, one.judgement.fetch, now)
+
+
+def _wanted(decision: routing.Decision) -> frozenset[str]:
+    """Return the series that a rule would judge if more of them came: all it may choose from, where it takes the largest."""
+    if decision.rule.selection == "largest":
+        return frozenset(trial.series_uid for trial in decision.trials if trial.held)
+    return frozenset(decision.series_uids)
 
 
 def _say_held(house: House, study: StudyRow) -> None:
@@ -96,22 +107,10 @@ def _say_held(house: House, study: StudyRow) -> None:
     )
     house.alert("held", f"study {study.id}", message)
     with house.store.write() as session:
-        row = studies.get_study(session, study.id, to_change=True)
+        row = studies.get_study(session, study.id)
         if row is not None and row.last_arrival == study.last_arrival:
             row.state = move(row.state, StudyState.HELD)
             row.look_again_at, row.waiting_for = None, "a corrected re-send, or release by an operator"
-
-
-def _facts(session: Session, study: StudyRow) -> completeness.Facts:
-    still_open, all_released = studies.associations_of(session, study)
-    return completeness.Facts(
-        first_arrival=study.first_arrival,
-        last_arrival=study.last_arrival,
-        open_associations=still_open,
-        all_released=all_released,
-        series_descriptions=frozenset(series.description for series in study.series),
-        instances=sum(1 for series in study.series for instance in series.instances if not instance.own),
-    )
 
 
 def series_views(house: House, study: StudyRow) -> tuple[routing.SeriesView, ...]:
@@ -158,8 +157,8 @@ def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, 
     clear_alert(session, "assembly", f"study {study.id}", now)
     study.decisions = routing.as_json(decided.decisions)
     study.outcome = "; ".join(dict.fromkeys(outcome))
-    times = [pending.look_again_at for pending in decided.pending if pending.look_again_at is not None]
-    study.waiting_for = "; ".join(f"rule {pending.rule!r} waits for {pending.waiting_for}" for pending in decided.pending)
+    times = [pending.judgement.look_again_at for pending in decided.pending if pending.judgement.look_again_at is not None]
+    study.waiting_for = "; ".join(f"rule {pending.rule!r} waits for {pending.judgement.waiting_for}" for pending in decided.pending)
     study.look_again_at = min(times) if times else None
     if not decided.pending:
         study.state = move(study.state, StudyState.COMPLETE)
@@ -191,7 +190,7 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
     name = request.pipeline or "notice"
     before = [
         job
-        for job in jobs.jobs_of(session, study.id, to_change=True)
+        for job in jobs.jobs_of(session, study.id)
         if job.pipeline == request.pipeline and job.state is not JobState.CANCELLED and set(job.series_uids) & set(request.series_uids)
     ]
     for job in before:

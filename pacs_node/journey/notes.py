@@ -14,13 +14,17 @@ from pydicom.dataset import Dataset
 from pacs_node import crash
 from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House
+from pacs_node.journey.announcements import take_availability, take_step
 from pacs_node.reception.notes import dataset_of
 from pacs_node.records import Note
 
 Handler = Callable[[House, Note, Dataset, datetime], None]
 """Commits what a note says, once or several times to the same effect; raises `UnreadableObject` for one that says nothing of use."""
 
-HANDLERS: Mapping[str, Handler] = {}
+HANDLERS: Mapping[str, Handler] = {
+    "mpps": take_step,
+    "availability": take_availability,
+}
 """Service (a name in `pacs_node.reception.services.SERVICES`) → what becomes of its notes."""
 
 

@@ -26,6 +26,7 @@ from pacs_node.dicom.header import identity, made_by, nested_deeper, number_of, 
 from pacs_node.dicom.uids import node_device_uid
 from pacs_node.errors import DatabaseUnavailable, UnreadableObject
 from pacs_node.journey import House, sync_folder
+from pacs_node.journey.announcements import wake_where_all_is_here
 from pacs_node.journey.notes import take_note
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.reception.returning import take_back
@@ -209,7 +210,6 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
     batch = _Batch()
     with house.store.write() as session:
         rows = studies.find_instances(session, known)
-        studies.lock(session, {row.study_id for row in rows.values()})
         for item in items:
             row = rows.get(item.instance.sop_uid)
             if row is not None and item.arrival.name in done:
@@ -219,7 +219,7 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
             else:
                 _take_new(house, session, batch, item)
         for study_id in batch.studies:
-            _settle_identity(session, study_id, batch, now)
+            wake_where_all_is_here(house, session, _settle_identity(session, study_id, batch, now), now)
     crash.passed("indexed")
     _carry_out(house, batch)
     for event, values in batch.remarks:
@@ -309,7 +309,7 @@ def say_old_identity(house: House, session: Session, study_id: int, now: datetim
         house.log.error("alert", kind="identity", subject=f"study {study_id}", message=message)
 
 
-def _settle_identity(session: Session, study_id: int, batch: _Batch, now: datetime) -> None:
+def _settle_identity(session: Session, study_id: int, batch: _Batch, now: datetime) -> StudyRow:
     """Hold a study whose instances name different patients; free it when they agree again.
 
     A hold is silent until the study has been quiet (a corrected study is mixed while it is sent again); assembly raises the alert.
@@ -330,6 +330,7 @@ def _settle_identity(session: Session, study_id: int, batch: _Batch, now: dateti
         study.held_reason = ""
         if clear_alert(session, "held", f"study {study.id}", now):
             batch.remarks.append(("study freed", {"study": study_tag(study.study_uid), "why": "a corrected re-send made the patient identity one"}))
+    return study
 
 
 def is_mixed(study: StudyRow) -> bool:

@@ -29,7 +29,8 @@ from pacs_node.records import Quarantined, Sender
 def catch_up(house: House) -> int:
     """At the start of the core: take back what the index lacks, then index all that waits; returns how many files were taken back.
 
-    Everything is indexed before any study is judged, however long it has waited: a study that lies in the spool is not complete by halves.
+    Everything is indexed before any study is judged, however long it has waited: a study that lies in the spool is not complete by halves. Then
+    all that wait are looked at, since rules and settings may have changed.
     """
     count = sum(1 for path in unknown_files(house) if index_again(house, path))
     if count:
@@ -39,6 +40,8 @@ def catch_up(house: House) -> int:
     moment = house.clock()
     while waiting(house, f"{int(moment.timestamp() * 1e9):020d}") and receive(house, moment):
         pass
+    with house.store.write() as session:
+        studies.wake_all(session, house.clock())
     return count
 
 

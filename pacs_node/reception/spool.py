@@ -161,6 +161,17 @@ class Spool:
                 if suffix in SUFFIXES and _NAME.fullmatch(name):
                     yield name, shard / entry
 
+    def arriving(self, seconds: float = 60.0) -> set[str]:
+        """Return the associations over which an object is coming in: its file grew within the last ``seconds``."""
+        found = set()
+        for shard in self._shards:
+            for entry in os.scandir(shard):
+                if entry.name.endswith(".dcm.part") and (match := _NAME.match(entry.name)):
+                    with contextlib.suppress(FileNotFoundError):  # it is whole by now
+                        if time.time() - entry.stat().st_mtime < seconds:
+                            found.add(match[2])
+        return found
+
     def quarantined(self) -> list[Quarantined]:
         """Return what lies in quarantine, oldest first."""
         found = []

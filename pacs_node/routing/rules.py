@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pacs_node.config import AllowedSender, Assembly, Complete, Destination, KeyPath, Rule, load_rule_list
+from pacs_node.config import AllowedSender, Assembly, Complete, Destination, KeyPath, Rule, load_rule_list, unaskable
 from pacs_node.records import RESULT_KINDS
 from pacs_node.routing.compiling import ConditionFault, compile_when
 from pacs_node.routing.conditions import ALWAYS, Condition
@@ -199,6 +199,8 @@ def _completeness(rule: Rule, known: _Known) -> Iterable[Fault]:
     if quiet is not None and deadline is not None and deadline < quiet:
         key = "deadline" if own.deadline is not None else "quiet"
         yield ("complete", key), "the deadline is shorter than the quiet time, so no study would ever be complete: make it longer"
+    if known.assembly is not None and (problem := unaskable(rule.complete.verify_with, known.destinations)):
+        yield ("complete", "verify_with"), problem
     for index, text in enumerate(rule.complete.expect):
         if not text.strip():
             yield ("complete", "expect", index), "is empty: write a SeriesDescription, or a part of one"
