@@ -8,18 +8,18 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from pacs_node.database.engine import add_new
 from pacs_node.database.tables import AlertRow, AuditRow
 
 
 def raise_alert(session: Session, kind: str, subject: str, message: str, now: datetime) -> bool:
     """Open an alert; False where the same one is open already (its message is brought up to date)."""
-    same = select(AlertRow).where(AlertRow.cleared_at.is_(None), AlertRow.kind == kind, AlertRow.subject == subject)
-    row = session.scalars(same).first()
-    if row is not None:
-        row.message = message
-        return False
-    session.add(AlertRow(raised_at=now, kind=kind, subject=subject, message=message))
-    return True
+    new = AlertRow(raised_at=now, kind=kind, subject=subject, message=message)
+    if add_new(session, new, AlertRow.kind, AlertRow.subject, where=AlertRow.cleared_at.is_(None)) is not None:
+        return True
+    same = (AlertRow.cleared_at.is_(None), AlertRow.kind == kind, AlertRow.subject == new.subject, AlertRow.message != message)
+    session.execute(update(AlertRow).where(*same).values(message=message))
+    return False
 
 
 def clear_alert(session: Session, kind: str, subject: str, now: datetime) -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from pacs_node.database import originals
+from pacs_node.database.engine import add_new
 from pacs_node.database.states import DeliveryState, move, sources
 from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow
 
@@ -83,8 +84,12 @@ def _whole() -> tuple[ExecutableOption, ...]:
 
 
 def get(session: Session, delivery_id: int) -> DeliveryRow | None:
-    """Return one row with what it sends."""
-    return session.scalars(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(*_whole())).one_or_none()
+    """Return one row with what it sends, locked, as it is once nobody else works on it."""
+    return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(*_whole()))).one_or_none()
+
+
+def _locked(query: Select[tuple[DeliveryRow]]) -> Select[tuple[DeliveryRow]]:
+    return query.with_for_update(of=DeliveryRow, key_share=True).execution_options(populate_existing=True)
 
 
 def settle(row: DeliveryRow, state: DeliveryState, status: int | None, message: str, now: datetime) -> None:
@@ -161,15 +166,14 @@ def list_deliveries(session: Session, limit: int = 100, job_id: int | None = Non
 
 
 def stuck(session: Session) -> Sequence[DeliveryRow]:
-    """Return all parked and refused rows: what ``retry --parked`` sends again."""
-    return session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(STUCK)).options(*_whole())).all()
+    """Return all parked and refused rows, locked: what ``retry --parked`` sends again."""
+    return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.state.in_(STUCK)).order_by(DeliveryRow.id).options(*_whole()))).all()
 
 
 def destination_row(session: Session, name: str) -> DestinationRow:
-    """Return what is known of a destination, made where nothing is."""
-    row = session.get(DestinationRow, name)
+    """Return what is known of a destination, locked, made where nothing is."""
+    row = session.get(DestinationRow, name, with_for_update={"key_share": True})
     if row is None:
-        row = DestinationRow(name=name, failures=0, message="")
-        session.add(row)
-        session.flush()
+        add_new(session, DestinationRow(name=name, failures=0, message=""), DestinationRow.name)
+        row = session.get_one(DestinationRow, name, with_for_update={"key_share": True})
     return row

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
+from pacs_node.database import studies
 from pacs_node.database.states import JobState, StudyState, move, sources
 from pacs_node.database.tables import HEAD_START, InstanceRow, JobRow, ObjectRow, StudyRow, turn_of
 
@@ -22,14 +23,28 @@ def digest(instances: Iterable[InstanceRow]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def jobs_of(session: Session, study_id: int) -> Sequence[JobRow]:
-    """Return all jobs of a study, oldest first."""
-    return session.scalars(select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.id)).all()
+def jobs_of(session: Session, study_id: int, *, to_change: bool = False) -> Sequence[JobRow]:
+    """Return all jobs of a study, oldest first; ``to_change``: locked, as they are once nobody else works on them."""
+    query = select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.id)
+    return session.scalars(_locked(query) if to_change else query).all()
 
 
-def get_job(session: Session, job_id: int) -> JobRow | None:
-    """Return a job with its study and objects."""
-    return session.scalars(select(JobRow).where(JobRow.id == job_id).options(selectinload(JobRow.study), selectinload(JobRow.objects))).one_or_none()
+def _locked(query: Select[tuple[JobRow]], *, skip_locked: bool = False) -> Select[tuple[JobRow]]:
+    return query.with_for_update(of=JobRow, key_share=True, skip_locked=skip_locked).execution_options(populate_existing=True)
+
+
+def lock(session: Session, job_id: int) -> JobRow | None:
+    """Return a job as it is once nobody else works on it or its study, and keep others away until the end of the transaction."""
+    study_id = session.scalar(select(JobRow.study_id).where(JobRow.id == job_id))
+    if study_id is not None:
+        studies.lock(session, [study_id])
+    return get_job(session, job_id, to_change=True)
+
+
+def get_job(session: Session, job_id: int, *, to_change: bool = False) -> JobRow | None:
+    """Return a job with its study and objects; ``to_change``: locked."""
+    query = select(JobRow).where(JobRow.id == job_id).options(selectinload(JobRow.study), selectinload(JobRow.objects))
+    return session.scalars(_locked(query) if to_change else query).one_or_none()
 
 
 def something_waits(session: Session, now: datetime) -> bool:
@@ -50,7 +65,7 @@ def claim(session: Session, worker: str, now: datetime, lease: timedelta) -> Job
         .where(JobRow.state == JobState.QUEUED, or_(JobRow.not_before <= now, JobRow.not_before > now + LONGEST_PAUSE), ~held)
         .order_by(JobRow.turn, JobRow.id)
         .limit(1)
-        .with_for_update(skip_locked=True)  # without effect on SQLite, where the transaction holds the only write lock
+        .with_for_update(skip_locked=True, key_share=True)  # without effect on SQLite, where the transaction holds the only write lock
         .scalar_subquery()
     )
     changes = {
@@ -74,29 +89,31 @@ def beat(session: Session, job_id: int, worker: str, until: datetime, progress: 
 
 
 def still_mine(session: Session, job_id: int, worker: str) -> JobRow | None:
-    """Return the job if this worker still holds it: asked in the transaction that commits its results."""
-    job = get_job(session, job_id)
+    """Return the job, locked, if this worker still holds it: asked in the transaction that commits its results."""
+    job = get_job(session, job_id, to_change=True)
     return job if job is not None and job.state is JobState.RUNNING and job.worker == worker else None
 
 
-def expired(session: Session, now: datetime) -> Sequence[JobRow]:
-    """Return the running jobs whose worker has been silent for longer than its lease."""
-    return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now)).all()
+def expired(session: Session, now: datetime, *, to_change: bool = False) -> Sequence[JobRow]:
+    """Return the running jobs whose worker has been silent for longer than its lease; ``to_change``: locked, those left out that another works on."""
+    query = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now).order_by(JobRow.id)
+    return session.scalars(_locked(query, skip_locked=True) if to_change else query).all()
 
 
 def running_of(session: Session, worker: str) -> Sequence[JobRow]:
-    """Return the jobs that stand as running under a worker's name."""
-    return session.scalars(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.worker == worker)).all()
+    """Return the jobs that stand as running under a worker's name, locked."""
+    return session.scalars(_locked(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.worker == worker).order_by(JobRow.id))).all()
 
 
-def left_behind(session: Session, now: datetime) -> Sequence[JobRow]:
-    """Return the waiting jobs whose turn lies further ahead than any legal one: made by a clock that was set back since."""
-    return session.scalars(select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.turn > now + HEAD_START[-1] + LONGEST_PAUSE)).all()
+def left_behind(session: Session, now: datetime, *, to_change: bool = False) -> Sequence[JobRow]:
+    """Return the waiting jobs whose turn lies further ahead than any legal one: made by a clock that was set back since. ``to_change``: locked."""
+    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.turn > now + HEAD_START[-1] + LONGEST_PAUSE).order_by(JobRow.id)
+    return session.scalars(_locked(query, skip_locked=True) if to_change else query).all()
 
 
 def line_up(session: Session, now: datetime) -> int:
     """Give the jobs of `left_behind` a turn by the present clock; returns how many."""
-    late = left_behind(session, now)
+    late = left_behind(session, now, to_change=True)
     for job in late:
         job.turn = turn_of(job.priority, now)
     return len(late)
@@ -153,6 +170,6 @@ def untold(session: Session) -> JobRow | None:
     return session.scalars(query).one_or_none()
 
 
-def parked(session: Session) -> Sequence[JobRow]:
-    """Return all parked jobs."""
-    return session.scalars(select(JobRow).where(JobRow.state == JobState.PARKED)).all()
+def parked(session: Session) -> Sequence[int]:
+    """Return the numbers of all parked jobs, in the order in which to lock them."""
+    return session.scalars(select(JobRow.id).where(JobRow.state == JobState.PARKED).order_by(JobRow.study_id, JobRow.id)).all()

@@ -10,6 +10,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
+from pacs_node.database.engine import add_new
 from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, AssociationRow, InstanceRow, SeriesRow, StudyRow
 from pacs_node.records import Arrival, AssociationEnd, Instance, PatientIdentity, Series
@@ -25,8 +26,16 @@ def instance_path(row: InstanceRow, version: int | None = None) -> str:
     return str(PurePosixPath("studies", f"{row.study_id // 1000:04d}", f"{row.study_id}", f"{row.id}.{version or row.version}.dcm"))
 
 
-def get_study(session: Session, study_id: int) -> StudyRow | None:
-    """Return a study by number, with its series and instances."""
+def lock(session: Session, study_ids: Iterable[int]) -> Sequence[StudyRow]:
+    """Return studies as they are once nobody else works on them, and keep others away until the end of the transaction."""
+    query = select(StudyRow).where(StudyRow.id.in_(sorted(study_ids))).order_by(StudyRow.id)
+    return session.scalars(query.with_for_update(key_share=True).execution_options(populate_existing=True)).all()
+
+
+def get_study(session: Session, study_id: int, *, to_change: bool = False) -> StudyRow | None:
+    """Return a study by number, with its series and instances; ``to_change``: locked."""
+    if to_change:
+        lock(session, [study_id])
     return session.scalars(select(StudyRow).where(StudyRow.id == study_id).options(*_whole())).one_or_none()
 
 
@@ -46,11 +55,13 @@ def known_arrivals(session: Session, names: Iterable[str]) -> dict[str, Instance
 
 
 def ensure_study(session: Session, instance: Instance, arrival: Arrival, facts: Mapping[str, str]) -> StudyRow:
-    """Return the study of an instance, made where it is new. ``facts``: accession and description as received."""
-    row = session.scalars(select(StudyRow).where(StudyRow.study_uid == instance.study_uid)).one_or_none()
+    """Return the study of an instance, locked, made where it is new. ``facts``: accession and description as received."""
+    query = select(StudyRow).where(StudyRow.study_uid == instance.study_uid)
+    query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    row = session.scalars(query).one_or_none()
     if row is None:
         patient = instance.patient
-        row = StudyRow(
+        new = StudyRow(
             study_uid=instance.study_uid,
             state=StudyState.RECEIVING,
             patient_id=patient.patient_id,
@@ -63,8 +74,8 @@ def ensure_study(session: Session, instance: Instance, arrival: Arrival, facts: 
             last_arrival=arrival.received_at,
             look_again_at=arrival.received_at,
         )
-        session.add(row)
-        session.flush()
+        add_new(session, new, StudyRow.study_uid)
+        row = session.scalars(query).one()
     return row
 
 
@@ -73,7 +84,8 @@ def ensure_series(session: Session, study: StudyRow, series: Series) -> SeriesRo
     query = select(SeriesRow).where(SeriesRow.study_id == study.id, SeriesRow.series_uid == series.series_uid)
     row = session.scalars(query).one_or_none()
     if row is None:
-        row = SeriesRow(study_id=study.id, series_uid=series.series_uid, modality=series.modality[:16], number=series.number, description=series.description)
+        number = series.number if series.number is not None and abs(series.number) < 1 << 31 else None  # of what an IS can hold (PS3.5 6.2)
+        row = SeriesRow(study_id=study.id, series_uid=series.series_uid, modality=series.modality[:16], number=number, description=series.description)
         session.add(row)
         session.flush()
     return row
@@ -175,9 +187,10 @@ def associations_of(session: Session, study: StudyRow) -> tuple[int, bool]:
 
 
 def studies_of_association(session: Session, association: str) -> Sequence[StudyRow]:
-    """Return the studies still being received to which an association brought instances."""
-    query = select(StudyRow).join(InstanceRow, InstanceRow.study_id == StudyRow.id).where(InstanceRow.association == association)
-    return session.scalars(query.where(StudyRow.state == StudyState.RECEIVING).distinct()).all()
+    """Return the studies still being received to which an association brought instances, locked."""
+    brought = select(InstanceRow.study_id).where(InstanceRow.association == association)
+    query = select(StudyRow).where(StudyRow.id.in_(brought), StudyRow.state == StudyState.RECEIVING).order_by(StudyRow.id)
+    return session.scalars(query.with_for_update(key_share=True, of=StudyRow)).all()
 
 
 def aside_paths(session: Session, kind: str) -> set[str]:
@@ -187,8 +200,4 @@ def aside_paths(session: Session, kind: str) -> set[str]:
 
 def add_aside(session: Session, row: AsideRow) -> bool:
     """Note a file that is kept aside; False where it was noted before."""
-    if session.scalars(select(AsideRow.id).where(AsideRow.path == row.path)).first() is not None:
-        return False
-    session.add(row)
-    session.flush()
-    return True
+    return add_new(session, row, AsideRow.path) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, false
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, event, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, StudyState
@@ -56,6 +56,15 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UTCTime, dict[str, Any]: JSON, list[Any]: JSON, list[str]: JSON}  # noqa: RUF012 - SQLAlchemy's own protocol
 
 
+@event.listens_for(Base, "attribute_instrument", propagate=True)
+def _bound_texts(_row: type[Base], _key: str, attribute: Any) -> None:
+    """Cut what is longer than its column: headers hold anything, and PostgreSQL refuses what SQLite would take."""
+    column = getattr(attribute.property, "columns", [None])[0]
+    length = getattr(column.type, "length", None) if column is not None and not isinstance(column.type, Enum) else None
+    if length is not None:
+        event.listen(attribute, "set", lambda _instance, value, *_: value[:length] if isinstance(value, str) else value, retval=True)
+
+
 class StudyRow(Base):
     """A study: where it stands and when it is looked at again."""
 
@@ -77,8 +86,8 @@ class StudyRow(Base):
     held_reason: Mapped[str] = mapped_column(Text, default="")
     released_identities: Mapped[list[str]] = mapped_column(default=list)  # those an operator declared to be one patient
     decisions: Mapped[list[Any]] = mapped_column(default=list)  # how each rule decided, for `explain` and the status page
-    series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan")
-    __table_args__ = (Index("ix_studies_due", "state", "look_again_at"),)
+    series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan", order_by="SeriesRow.id")
+    __table_args__ = (Index("ix_studies_due", "state", "look_again_at"), Index("ix_studies_newest", "last_arrival"))
 
 
 class SeriesRow(Base):
@@ -92,7 +101,7 @@ class SeriesRow(Base):
     number: Mapped[int | None]
     description: Mapped[str] = mapped_column(Text)
     study: Mapped[StudyRow] = relationship(back_populates="series")
-    instances: Mapped[list[InstanceRow]] = relationship(back_populates="series", cascade="all, delete-orphan")
+    instances: Mapped[list[InstanceRow]] = relationship(back_populates="series", cascade="all, delete-orphan", order_by="InstanceRow.id")
     __table_args__ = (UniqueConstraint("study_id", "series_uid"),)
 
 
@@ -116,6 +125,7 @@ class InstanceRow(Base):
     address: Mapped[str] = mapped_column(String(128), default="")
     received_at: Mapped[datetime]
     series: Mapped[SeriesRow] = relationship(back_populates="instances")
+    __table_args__ = (Index("ix_instances_own", "study_id", sqlite_where=text("own = 1"), postgresql_where=text("own")),)
 
 
 class AssociationRow(Base):
@@ -195,7 +205,7 @@ class JobRow(Base):
     priority: Mapped[int]  # 0 urgent, 1 normal, 2 night
     turn: Mapped[datetime] = mapped_column(default=_turn, server_default="2000-01-01 00:00:00.000000")  # the order in which jobs are claimed
     run: Mapped[int] = mapped_column(default=1)
-    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
+    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"), index=True)
     complete_reason: Mapped[str] = mapped_column(Text)
     partial: Mapped[bool]
     attempts: Mapped[int] = mapped_column(default=0)
@@ -336,7 +346,10 @@ class AlertRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     subject: Mapped[str] = mapped_column(String(96))  # e.g. "study 12", "job 4", "destination archive"
     message: Mapped[str] = mapped_column(Text)
-    __table_args__ = (Index("ix_alerts_open", "cleared_at", "kind", "subject"),)
+    __table_args__ = (
+        Index("ix_alerts_open", "cleared_at", "kind", "subject"),
+        Index("ix_alerts_once", "kind", "subject", unique=True, sqlite_where=text("cleared_at IS NULL"), postgresql_where=text("cleared_at IS NULL")),
+    )
 
 
 class AuditRow(Base):

@@ -57,7 +57,7 @@ def _put_off(house: House, study_id: int, problem: str, now: datetime) -> None:
     """Say that a study cannot be judged, and look again later."""
     house.alert("assembly", f"study {study_id}", f"study {study_id} cannot be judged by the rules ({problem}); it is looked at again every {_PUT_OFF}")
     with house.store.write() as session:
-        row = studies.get_study(session, study_id)
+        row = studies.get_study(session, study_id, to_change=True)
         if row is not None:
             row.look_again_at, row.waiting_for = now + _PUT_OFF, f"the next attempt, after a failure ({problem})"
 
@@ -83,7 +83,7 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
             if not judgement.complete:
                 pending.append(_Pending(decision.rule.name, judgement))
     with house.store.write() as session:
-        row = studies.get_study(session, study_id)
+        row = studies.get_study(session, study_id, to_change=True)
         if row is None or row.last_arrival != received or row.state is not StudyState.RECEIVING:
             return  # something arrived meanwhile: its own timer brings us back
         _commit(house, session, row, _Decided(decisions, reasons, pending), now)
@@ -107,7 +107,7 @@ def _say_held(house: House, study: StudyRow) -> None:
     )
     house.alert("held", f"study {study.id}", message)
     with house.store.write() as session:
-        row = studies.get_study(session, study.id)
+        row = studies.get_study(session, study.id, to_change=True)
         if row is not None and row.last_arrival == study.last_arrival:
             row.state = move(row.state, StudyState.HELD)
             row.look_again_at, row.waiting_for = None, "a corrected re-send, or release by an operator"
@@ -190,7 +190,7 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
     name = request.pipeline or "notice"
     before = [
         job
-        for job in jobs.jobs_of(session, study.id)
+        for job in jobs.jobs_of(session, study.id, to_change=True)
         if job.pipeline == request.pipeline and job.state is not JobState.CANCELLED and set(job.series_uids) & set(request.series_uids)
     ]
     for job in before:

@@ -32,7 +32,7 @@ def reap(house: House, moment: datetime) -> int:
             return 0
     with house.store.write() as session:
         jobs.line_up(session, moment)
-        left = jobs.expired(session, moment)
+        left = jobs.expired(session, moment, to_change=True)
         for job in left:
             house.log.warning("lease expired", job=job.id, worker=job.worker)
             decide_after(house, session, job, Fault.WORKER_DIED, f"worker {job.worker} gave no sign of life", moment)

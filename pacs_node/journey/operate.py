@@ -27,7 +27,7 @@ def operator() -> str:
 def retry_job(store: Store, job_id: int, now: datetime) -> str:
     """Run a finished or parked job again, as a new run."""
     with store.write() as session:
-        job = jobs.get_job(session, job_id)
+        job = jobs.lock(session, job_id)
         if job is None:
             raise InputError(f"there is no job {job_id}: `pacs-node jobs` lists them")
         if JobState.QUEUED not in JOB_MOVES[job.state] or job.state is JobState.RUNNING:
@@ -66,7 +66,7 @@ def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
 def retry_parked(store: Store, now: datetime) -> str:
     """Run all parked jobs and send all parked and refused objects again."""
     with store.write() as session:
-        parked = jobs.parked(session)
+        parked = [job for number in jobs.parked(session) if (job := jobs.lock(session, number)) is not None and job.state is JobState.PARKED]
         for job in parked:
             _rerun(session, job, now)
         stuck = deliveries.stuck(session)
@@ -78,7 +78,7 @@ def retry_parked(store: Store, now: datetime) -> str:
 def cancel_job(store: Store, job_id: int, now: datetime) -> str:
     """Cancel a job that has not finished, and what it has not sent yet."""
     with store.write() as session:
-        job = jobs.get_job(session, job_id)
+        job = jobs.lock(session, job_id)
         if job is None:
             raise InputError(f"there is no job {job_id}: `pacs-node jobs` lists them")
         if JobState.CANCELLED not in JOB_MOVES[job.state]:
@@ -93,7 +93,7 @@ def cancel_job(store: Store, job_id: int, now: datetime) -> str:
 def release(store: Store, study_id: int, now: datetime) -> str:
     """Free a held study: the operator says that the identities among its instances are one patient."""
     with store.write() as session:
-        study = studies.get_study(session, study_id)
+        study = studies.get_study(session, study_id, to_change=True)
         if study is None:
             raise InputError(f"there is no study {study_id}: `pacs-node status` lists them")
         if study.state is not StudyState.HELD:

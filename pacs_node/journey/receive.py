@@ -210,6 +210,7 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
     batch = _Batch()
     with house.store.write() as session:
         rows = studies.find_instances(session, known)
+        studies.lock(session, {row.study_id for row in rows.values()})
         for item in items:
             row = rows.get(item.instance.sop_uid)
             if row is not None and item.arrival.name in done:

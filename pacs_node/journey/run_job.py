@@ -308,7 +308,7 @@ def tell_failure(house: House) -> bool:
         house.alert("notice", f"job {job_id}", f"the failure of job {job_id} could not be told to its destinations: {error}")
         built.parts = []
     with house.store.write() as session:
-        job = jobs.get_job(session, job_id)
+        job = jobs.get_job(session, job_id, to_change=True)
         if job is not None and job.state is JobState.PARKED and job.run == task.run.number and not job.told:
             job.told = True
             for part in built.parts:

@@ -5,24 +5,40 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DATABASES
 from tests.journey.support import Town
+
+ON_BOTH_DATABASES = {"test_journey", "test_adversity", "test_durability"}  # the modules whose every town stands on each
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the essentials of the journey on both databases, the rest on SQLite."""
+    if "database" in metafunc.fixturenames:
+        kinds = DATABASES if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_DATABASES else DATABASES[:1]
+        metafunc.parametrize("database", kinds, indirect=True)
 
 
 @pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
+def database(request: pytest.FixtureRequest, make_database: Callable[..., str]) -> dict[str, str]:
+    """Give the section `database` of the configuration: nothing for SQLite, which lies in the data folder."""
+    return {} if request.param == "sqlite" else {"url": make_database(request.param)}
+
+
+@pytest.fixture
+def town(tmp_path: Path, database: dict[str, str]) -> Iterator[Town]:
     """Give a house with one destination folder and a moved clock."""
-    built = Town(tmp_path)
+    built = Town(tmp_path, database=database)
     yield built
     built.house.store.close()
 
 
 @pytest.fixture
-def make_town(tmp_path: Path) -> Iterator[Callable[..., Town]]:
+def make_town(tmp_path: Path, database: dict[str, str]) -> Iterator[Callable[..., Town]]:
     """Give a function that builds a house with other rules or settings."""
     built: list[Town] = []
 
     def make(**settings: object) -> Town:
-        built.append(Town(tmp_path, **settings))  # type: ignore[arg-type]
+        built.append(Town(tmp_path, **{"database": database, **settings}))  # type: ignore[arg-type]
         return built[-1]
 
     yield make

@@ -154,7 +154,7 @@ class Town:
         """Open the house, as a process does at its start."""
         self.settings.node.data.mkdir(exist_ok=True)
         rules = load(self.folder / "rules.yaml", pipelines=self.bundles, destinations=self.settings.destinations)
-        store = Store(database_url(None, self.settings.node.data))
+        store = Store(database_url(self.settings.database.url, self.settings.node.data))
         store.upgrade()
         self.house = House(self.settings, store, rules, self.bundles, Spool(self.settings.node.data), lambda: self.clock)
         self.worker = Worker("test:worker-0", self.engine)
