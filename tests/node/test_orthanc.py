@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pacs_node.phantoms import PhantomSpec, write_study
-from tests.node.support import NodeProcess, free_port, wait_until
+from tests.node.orthanc import Orthanc
+from tests.node.support import NodeProcess, wait_until
 
 RULES = """
 rules:
@@ -44,49 +43,18 @@ OTHERS = {
 }
 
 
-@dataclass
-class Orthanc:
-    dicom_port: int
-    http_port: int
-
-    def ask(self, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=data, method="GET" if body is None else "POST")
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def ready(self) -> bool:
-        try:
-            return "Version" in self.ask("/system")
-        except OSError:
-            return False
-
-
 @pytest.fixture
 def make_orthanc(tmp_path: Path, tool: Callable[[str], str]) -> Iterator[Callable[[int], Orthanc]]:
     """Give a function that starts an Orthanc which knows a node on a port; it is stopped at the end."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Orthanc] = []
 
     def start(node_port: int) -> Orthanc:
-        orthanc = Orthanc(free_port(), free_port())
-        store = tmp_path / "orthanc"
-        store.mkdir()
-        config = {
-            "Name": "test", "StorageDirectory": str(store), "IndexDirectory": str(store), "DicomAet": "ORTHANC", "DicomPort": orthanc.dicom_port,
-            "HttpPort": orthanc.http_port, "DicomCheckCalledAet": True, "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "Plugins": [],
-            "DicomModalities": {"node": ["PACS_NODE", "127.0.0.1", node_port]}, "DicomAlwaysAllowStore": True, "OverwriteInstances": False,
-        }  # fmt: skip
-        path = tmp_path / "orthanc.json"
-        path.write_text(json.dumps(config))
-        with (tmp_path / "orthanc.log").open("wb") as log:
-            running.append(subprocess.Popen([tool("Orthanc"), str(path)], stdout=log, stderr=log))
-        wait_until(orthanc.ready, "Orthanc answers")
-        return orthanc
+        running.append(Orthanc(tmp_path / "orthanc", tool("Orthanc"), DicomModalities={"node": ["PACS_NODE", "127.0.0.1", node_port]}))
+        return running[-1].start()
 
     yield start
-    for process in running:
-        process.terminate()
-        process.wait(30)
+    for orthanc in running:
+        orthanc.close()
 
 
 @pytest.fixture
@@ -95,9 +63,8 @@ def loop(make_node: Callable[..., NodeProcess], make_orthanc: Callable[[int], Or
     tool("Orthanc")
     node = make_node(rules=RULES)
     orthanc = make_orthanc(node.port)
-    target = {"kind": "dicom", "ae_title": "ORTHANC", "address": "127.0.0.1", "port": orthanc.dicom_port, "accepts_research": True}
     sender = {"ae_title": "ORTHANC", "network": "127.0.0.1/32", "results_to": "orthanc"}
-    node = make_node(rules=RULES, node={"port": node.port}, destinations={"orthanc": target}, reception={"senders": [sender]})
+    node = make_node(rules=RULES, node={"port": node.port}, destinations={"orthanc": orthanc.place}, reception={"senders": [sender]})
     node.port = node.settings.node.port
     node.start(ready=False)  # it takes associations from Orthanc only: `echo` below is Orthanc's own
     return node, orthanc
@@ -149,11 +116,11 @@ def _assert_results_in_study(orthanc: Orthanc, study: str, sent: int, wanted: li
     """The study holds what was sent, and results of exactly the wanted classes whose references all resolve in it."""
     series = wait_until(lambda: _result_series(orthanc, study, len(wanted)), "the results are in Orthanc", 180)
     assert {item["MainDicomTags"]["Modality"] for item in series} >= {"SR", "OT"}
-    assert sorted(_tags(orthanc, instance)["SOPClassUID"] for item in series for instance in item["Instances"]) == sorted(wanted)
-    received = {_tags(orthanc, instance)["SOPInstanceUID"] for item in orthanc.ask(f"/studies/{study}/series") for instance in item["Instances"]}
+    assert sorted(orthanc.tags(instance)["SOPClassUID"] for item in series for instance in item["Instances"]) == sorted(wanted)
+    received = {orthanc.tags(instance)["SOPInstanceUID"] for item in orthanc.ask(f"/studies/{study}/series") for instance in item["Instances"]}
     assert len(received) == sent + len(wanted)
     report = next(instance for item in series if item["MainDicomTags"]["Modality"] == "SR" for instance in item["Instances"])
-    referenced = set(_referenced(orthanc.ask(f"/instances/{report}/simplified-tags")))
+    referenced = set(_referenced(orthanc.tags(report)))
     assert referenced
     assert referenced <= received  # every reference resolves in the archive
 
@@ -161,7 +128,7 @@ def _assert_results_in_study(orthanc: Orthanc, study: str, sent: int, wanted: li
 def _stored(orthanc: Orthanc, study: str) -> bool:
     try:
         return bool(orthanc.ask("/modalities/node/store", {"Resources": [study], "Synchronous": True}))
-    except OSError:
+    except httpx.HTTPError:
         return False
 
 
@@ -169,10 +136,6 @@ def _result_series(orthanc: Orthanc, study: str, wanted: int) -> list[dict[str, 
     found = [item for item in orthanc.ask(f"/studies/{study}/series") if item["MainDicomTags"].get("Manufacturer") == "pacs-node open source project"]
     found = [item for item in found if not item["MainDicomTags"].get("SeriesDescription", "").startswith("Synthetic")]
     return found if sum(len(item["Instances"]) for item in found) >= wanted else []
-
-
-def _tags(orthanc: Orthanc, instance: str) -> dict[str, Any]:
-    return dict(orthanc.ask(f"/instances/{instance}/simplified-tags"))
 
 
 def _referenced(value: Any) -> Iterator[str]:
