@@ -118,12 +118,12 @@ def parse(model: type[M], document: Document) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = [(_clean_location(fault["loc"], data), fault) for fault in error.errors()]
+        faults = [(_clean_location(fault["loc"], data, missing=fault["type"] == "missing"), fault) for fault in error.errors()]
         path, fault = min(faults, key=lambda item: document.line(item[0]) or 0)
         raise document.error(path, _explain(model, path, dict(fault))) from error
 
 
-def _clean_location(location: Sequence[str | int], data: Any) -> KeyPath:
+def _clean_location(location: Sequence[str | int], data: Any, *, missing: bool) -> KeyPath:
     """Drop what pydantic adds to a location (the names of union members), so that the path is one in the file."""
     path: list[str | int] = []
     for index, part in enumerate(location):
@@ -131,8 +131,8 @@ def _clean_location(location: Sequence[str | int], data: Any) -> KeyPath:
         if known:
             path.append(part)
             data = data[part]
-        elif index == len(location) - 1 and isinstance(data, dict) and isinstance(part, str):
-            path.append(part)  # a missing key
+        elif missing and index == len(location) - 1:
+            path.append(part)
     return tuple(path)
 
 
