@@ -18,12 +18,12 @@
     │   └── OutOfScope          wrong modality, region, too few slices, blank, …
     ├── ResultRejected          a built object did not pass the gate
     └── DeliveryError           an object did not reach a destination
-        ├── TemporaryFailure    worth another try later
-        └── PermanentRefusal    the destination will never take this object
+        └── TemporaryFailure    worth another try later
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 
@@ -167,8 +167,8 @@ class DeliveryError(PacsNodeError):
 
 
 class TemporaryFailure(DeliveryError):
-    """The destination may take the object later."""
+    """The destination may take the object later. ``retry_after``: how long it asked to be left alone."""
 
-
-class PermanentRefusal(DeliveryError):
-    """The destination will not take this object, however often it is offered."""
+    def __init__(self, destination: str, problem: str, status: int | None = None, retry_after: timedelta | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(destination, problem, status)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import structlog
 
-from pacs_node.config import DicomDestination, Settings, StowDestination
+from pacs_node.config import DicomDestination, FolderDestination, Settings, StowDestination
 from pacs_node.errors import ConfigError, DataFolderInUse, PacsNodeError
 from pacs_node.executors import local
 from pacs_node.monitoring import logs
@@ -80,8 +80,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
     ]
     for name, destination in settings.destinations.items():
         key = f"destinations.{name}"
-        if isinstance(destination, StowDestination):
-            found.append((f"{key}.kind", True, "stow is not available in this version: use dicom or folder"))
         if isinstance(destination, DicomDestination):
             found += [
                 (f"{key}.commitment", destination.commitment, "Storage Commitment is not available in this version: set it to false"),
@@ -176,14 +174,17 @@ def _look_at_own_certificate(settings: Settings) -> None:
 
 
 def _look_at_certificates(house: House) -> None:
-    """Say what is wrong with those shown to destinations: a fault there delays results, it does not stop intake."""
+    """Say what is wrong with those, and other secrets, shown to destinations: a fault there delays results, it does not stop intake."""
+    from pacs_node.delivery import web
     from pacs_node.dicom.certificates import examine_destination
 
     house.clear_all("certificate")
     for name, destination in house.settings.destinations.items():
-        if isinstance(destination, DicomDestination):
+        if not isinstance(destination, FolderDestination):
             try:
-                for warning in examine_destination(name, destination, house.clock()):
+                warnings = list(examine_destination(name, destination, house.clock()))
+                warnings += web.examine(name, destination) if isinstance(destination, StowDestination) else []
+                for warning in warnings:
                     house.log.warning("certificate", warning=warning)
             except ConfigError as error:
                 house.alert("certificate", f"destination {name}", f"{error.key}: {error.problem}; results for {name} wait until then")

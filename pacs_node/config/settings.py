@@ -8,6 +8,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
@@ -164,12 +165,69 @@ class DicomDestination(Section):
     fallback: Mapping[str, str] = {}
 
 
+class Basic(Section):
+    """A user and a password (RFC 7617). The password stands in a file or in an environment variable, never here."""
+
+    user: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f\x7f]+$")
+    password_file: Path | None = None
+    password_env: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Basic:
+        if (self.password_file is None) == (self.password_env is None):
+            raise ValueError("give one of password_file and password_env: where the password is read from")
+        return self
+
+
+class Auth(Section):
+    """How we show a DICOMweb server who we are. Secrets are read anew for every delivery, so that they can be changed while the node runs."""
+
+    basic: Basic | None = None
+    bearer_file: Path | None = None  # RFC 6750: a file whose only line is the token
+    bearer_env: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Auth:
+        if sum(way is not None for way in (self.basic, self.bearer_file, self.bearer_env)) != 1:
+            raise ValueError("give one of basic, bearer_file and bearer_env")
+        return self
+
+
 class StowDestination(Section):
-    """A DICOMweb server."""
+    """A DICOMweb server: ``url`` is its base, to which ``/studies`` is added (PS3.18 10.5). https without ``tls``: the system's authorities."""
 
     kind: Literal["stow"]
     url: str
+    tls: DestinationTLS | None = None
+    auth: Auth | None = None
     accepts_research: bool = False
+
+    @field_validator("url")
+    @classmethod
+    def _base_of_a_service(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not re.search(r"[^!-~]", value)
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("is no address of a DICOMweb server: write https://HOST[:PORT]/PATH, the part before /studies")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a user or a password: take them out, and name them in `auth`")
+        if parts.query or parts.fragment:
+            raise ValueError("has a query or a fragment: write the base of the service only, the part before /studies")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _no_tls_without_https(self) -> StowDestination:
+        if self.tls is not None and not self.url.startswith("https:"):
+            raise ValueError("tls is given, but the url does not begin with https: change one of them")
+        return self
+
+    @property
+    def in_clear(self) -> bool:
+        """Whether what is sent, secrets included, can be read on the way to another machine."""
+        return self.url.startswith("http:") and urlsplit(self.url).hostname not in ("localhost", "127.0.0.1", "::1")
 
 
 class FolderDestination(Section):

@@ -11,16 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 from pacs_node.config import Destination
-from pacs_node.delivery import cstore, folder
-from pacs_node.errors import PermanentRefusal
+from pacs_node.delivery import cstore, folder, stow
 from pacs_node.records import Outcome, Parcel
 
-DESTINATIONS: Mapping[str, ModuleType] = {"dicom": cstore, "folder": folder}
+DESTINATIONS: Mapping[str, ModuleType] = {"dicom": cstore, "folder": folder, "stow": stow}
 """Kind of destination → the module that delivers to it."""
-
-PLANNED = ("stow",)
-"""Kinds that the configuration knows and this version does not deliver to; `pacs-node check` refuses them."""
-
 
 OnOutcome = Callable[[Outcome], None]
 Wanted = Callable[[Parcel], bool]
@@ -28,6 +23,4 @@ Wanted = Callable[[Parcel], bool]
 
 def deliver(destination: Destination, parcels: Sequence[Parcel], calling_ae: str, on_outcome: OnOutcome, wanted: Wanted = lambda parcel: True) -> None:
     """Offer ``parcels`` in order to a destination of any kind."""
-    if destination.kind not in DESTINATIONS:
-        raise PermanentRefusal(destination.kind, f"destinations of kind {destination.kind} are not supported yet: use dicom or folder")
     DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted)

@@ -72,3 +72,9 @@ def failed(breaker: Breaker, now: datetime, policy: Policy, random: Callable[[],
         return Breaker(failures)
     rest = policy.wait(failures - policy.breaker_after + 1)
     return Breaker(failures, now + _jittered(rest, policy, random))
+
+
+def rest_until(breaker: Breaker, now: datetime, asked: timedelta | None, longest: timedelta) -> datetime | None:
+    """Return until when a destination is left alone: as the breaker says, or longer where it ``asked`` for more, but no longer than ``longest``."""
+    moments = [moment for moment in (breaker.open_until, None if asked is None else now + min(asked, longest)) if moment is not None]
+    return max(moments, default=None)

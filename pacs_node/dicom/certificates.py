@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pacs_node.config import TLS, DestinationTLS, DicomDestination, Settings
+from pacs_node.config import TLS, DestinationTLS, DicomDestination, Settings, StowDestination
 from pacs_node.dicom.tls import by_profile, client_context, load_own, server_context, tls_fault
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: the dates are judged here, so that they can be named
@@ -23,7 +23,7 @@ def examine_reception(settings: Settings, now: datetime) -> Iterator[str]:
         yield from _dates(tls, "reception.tls", now, as_server=True)
 
 
-def examine_destination(name: str, destination: DicomDestination, now: datetime) -> Iterator[str]:
+def examine_destination(name: str, destination: DicomDestination | StowDestination, now: datetime) -> Iterator[str]:
     """Look at what a destination's ``tls`` names, if anything; as `examine_reception`."""
     tls, key = destination.tls, f"destinations.{name}.tls"
     if tls is not None:

@@ -47,6 +47,7 @@ STATUSES: tuple[Status, ...] = (  # the first row that holds the code counts
     Status(0xB006, 0xB006, StatusClass.WARNING, "stored; elements were discarded", "PS3.4 B.2.3"),
     Status(0xB007, 0xB007, StatusClass.WARNING, "stored; the data set does not match its SOP class", "PS3.4 B.2.3"),
     Status(0xB001, 0xBFFF, StatusClass.WARNING, "stored with a warning", "PS3.7 C.1.3"),
+    Status(0x0110, 0x0110, StatusClass.TEMPORARY, "processing failure", "PS3.7 C.5.21, PS3.18 I.2.2"),
     Status(DUPLICATE, DUPLICATE, StatusClass.TEMPORARY, "an instance of this UID is there already; whether it is this one is not known", "PS3.7 C.5.5"),
     Status(0x0122, 0x0122, StatusClass.PERMANENT, "the SOP class is not supported", "PS3.7 C.5.6"),
     Status(0x0124, 0x0124, StatusClass.TEMPORARY, "not authorised", "PS3.7 C.5.22"),

@@ -93,7 +93,7 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
         delivery.deliver(destination, parcels, house.settings.node.ae_titles[0], note, wanted)
     except TemporaryFailure as error:
         problem = str(error)
-        _failed(house, name, problem)
+        _failed(house, name, problem, error.retry_after)
     for row in left.values():
         _note(house, name, row, Outcome(row.sop_uid, delivered=False, message=problem))
 
@@ -172,13 +172,14 @@ def _say_stuck(house: House, session: Session, row: DeliveryRow, kind: str, mess
         house.log.error("alert", kind="delivery", message=text)
 
 
-def _failed(house: House, name: str, problem: str) -> None:
-    """Note that a destination could not be reached: after a few times it is called down and left alone for a while."""
+def _failed(house: House, name: str, problem: str, asked: timedelta | None) -> None:
+    """Note that a destination could not be had: after a few times it is called down and left alone for a while, at once for as long as it ``asked``."""
     moment = house.clock()
     with house.store.write() as session:
         known = deliveries.destination_row(session, name)
         breaker = backoff.failed(backoff.Breaker(known.failures, known.try_again_at), moment, POLICY, random.random)
-        known.failures, known.try_again_at, known.message = breaker.failures, breaker.open_until, problem
+        known.failures, known.message = breaker.failures, problem
+        known.try_again_at = backoff.rest_until(breaker, moment, asked, deliveries.LONGEST_PAUSE)
         known.down_since = known.down_since or moment
         down, since = known.failures >= DOWN_AFTER, known.down_since
         new = down and raise_alert(session, "destination", name, f"destination {name} is down since {since:%Y-%m-%d %H:%M:%S} UTC: {problem}", moment)

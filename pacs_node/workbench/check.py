@@ -13,10 +13,10 @@ from sqlalchemy import func, select, text
 from pacs_node import node, results
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.analysis.installed import available
-from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Retention, Settings
+from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Retention, Settings, StowDestination
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
-from pacs_node.delivery.cstore import probe
+from pacs_node.delivery import cstore, stow, web
 from pacs_node.dicom.certificates import examine_destination, examine_reception
 from pacs_node.errors import ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
@@ -156,7 +156,8 @@ def _senders(settings: Settings) -> Iterator[Line]:
 def _certificates(settings: Settings) -> Iterator[Line]:
     now = datetime.now(UTC)
     looks = [examine_reception(settings, now)]
-    looks += [examine_destination(name, place, now) for name, place in settings.destinations.items() if isinstance(place, DicomDestination)]
+    looks += [examine_destination(name, place, now) for name, place in settings.destinations.items() if not isinstance(place, FolderDestination)]
+    looks += [web.examine(name, place) for name, place in settings.destinations.items() if isinstance(place, StowDestination)]
     for look in looks:
         try:
             for warning in look:
@@ -176,14 +177,18 @@ def _destinations(settings: Settings) -> Iterator[Line]:
             yield "warning", f"destination {name} gets no results: accepts_research is not true"
         elif isinstance(destination, DicomDestination):
             yield "ok", f"destination {name}: {destination.ae_title} at {destination.address}:{destination.port}"
+        else:
+            yield "ok", f"destination {name}: DICOMweb at {destination.url}"
 
 
 def _echo(settings: Settings) -> Iterator[Line]:
     for name, destination in settings.destinations.items():
+        if isinstance(destination, StowDestination):
+            yield _ask(name, destination)
         if not isinstance(destination, DicomDestination):
             continue
         classes = {kind: builder.sop_class_uid for kind, builder in results.BUILDERS.items()}
-        found = probe(destination, settings.node.ae_titles[0], tuple(classes.values()))
+        found = cstore.probe(destination, settings.node.ae_titles[0], tuple(classes.values()))
         if not found.reachable:
             yield "fault", f"destination {name}: {found.problem}"
             continue
@@ -192,3 +197,10 @@ def _echo(settings: Settings) -> Iterator[Line]:
         yield "ok", f"destination {name} answers and takes {', '.join(takes) or 'nothing'}"
         if refuses:
             yield "warning", f"destination {name} does not accept {', '.join(refuses)}: those results would be refused there"
+
+
+def _ask(name: str, destination: StowDestination) -> Line:
+    there, said = stow.probe(destination)
+    if not there:
+        return "fault", f"destination {name}: {said}"
+    return ("warning", f"destination {name} {said}") if said else ("ok", f"destination {name} answers; which results it takes shows with the first of them")

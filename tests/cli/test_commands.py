@@ -124,7 +124,6 @@ def test_check_says_what_is_well_and_that_any_sender_may_send(run: Run, config: 
     [
         ("reception", {"commitment": True}),
         ("executor", {"kind": "ray"}),
-        ("destinations", {"web": {"kind": "stow", "url": "https://pacs.example"}}),
         ("destinations", {"pacs": {"kind": "dicom", "ae_title": "P", "address": "h", "port": 104, "verify_identity": True}}),
     ],
 )

@@ -9,12 +9,12 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, MRImageStorage
 
-from pacs_node.config import DicomDestination, StowDestination
-from pacs_node.delivery import DESTINATIONS, PLANNED, cstore, deliver
+from pacs_node.config import DicomDestination
+from pacs_node.delivery import DESTINATIONS, cstore, deliver
 from pacs_node.delivery.archive import FolderArchive
 from pacs_node.delivery.cstore import Timeouts, probe
 from pacs_node.dicom.sop_classes import STORAGE_CLASSES
-from pacs_node.errors import PermanentRefusal, TemporaryFailure
+from pacs_node.errors import TemporaryFailure
 from pacs_node.records import Outcome, Parcel
 from tests.delivery.places import destination_at, free_port
 from tests.reception.peers import data_set, dataset_bytes, make_ct, tool_path, wait_until
@@ -185,9 +185,8 @@ def test_a_destination_without_verification_is_reachable_with_a_remark(archive: 
 # --- kinds -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_kind_that_is_not_planned_has_a_module_that_delivers() -> None:
-    kinds = {"dicom", "stow", "folder"}
-    assert set(DESTINATIONS) | set(PLANNED) == kinds and not set(DESTINATIONS) & set(PLANNED)
+def test_every_kind_of_destination_has_a_module_that_delivers() -> None:
+    assert set(DESTINATIONS) == {"dicom", "stow", "folder"}
     assert all(callable(module.deliver) for module in DESTINATIONS.values())
 
 
@@ -195,11 +194,6 @@ def test_the_kind_of_the_destination_decides(archive: Archive, parcel: MakeParce
     outcomes: list[Outcome] = []
     deliver(destination_at(archive().port), [parcel()], "PACS_NODE", outcomes.append)
     assert [outcome.delivered for outcome in outcomes] == [True]
-
-
-def test_a_planned_kind_is_refused_with_what_to_use_instead(parcel: MakeParcel) -> None:
-    with pytest.raises(PermanentRefusal, match="use dicom or folder"):
-        deliver(StowDestination(kind="stow", url="http://127.0.0.1:1/"), [parcel()], "PACS_NODE", lambda outcome: None)
 
 
 # --- other makers' programs --------------------------------------------------------------------------------------------
