@@ -19,6 +19,7 @@
     ├── ResultRejected          a built object did not pass the gate
     └── DeliveryError           an object did not reach a destination
         └── TemporaryFailure    worth another try later
+            └── NotKnownYet     the destination is there, and lacks what the objects belong to
 """
 
 from __future__ import annotations
@@ -172,3 +173,7 @@ class TemporaryFailure(DeliveryError):
     def __init__(self, destination: str, problem: str, status: int | None = None, retry_after: timedelta | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(destination, problem, status)
+
+
+class NotKnownYet(TemporaryFailure):
+    """The destination answers, and does not know yet what the objects belong to: nothing is wrong with the destination."""

@@ -377,6 +377,8 @@ class Outcome:
     permanent: bool = False  # only where not delivered: no use trying again
     status: int | None = None  # DIMSE status
     message: str = ""
+    coerced: str = ""  # where it was delivered: why it may lie under another patient now
+    unsupported: bool = False  # only where permanent: the destination takes no objects of this kind, perhaps those of another
 
     @property
     def temporary(self) -> bool:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from socketserver import BaseServer
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt, register_uid
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import ThreadedAssociationServer
 
+from pacs_node.delivery.query import STUDY_ROOT_FIND
 from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORAGE_CLASSES, VERIFICATION, acceptable, accepted_classes
 from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
@@ -26,12 +28,13 @@ from pacs_node.dicom.uids import derive_uid, is_valid_uid
 class Script:
     """How the archive behaves where it is not to take everything."""
 
-    statuses: Mapping[str, int] = field(default_factory=dict)  # SOP class or instance UID → status; a warning is stored, a failure is not
+    statuses: Mapping[str, int | Dataset] = field(default_factory=dict)  # SOP class or instance UID → status; a warning is stored, a failure is not
     refused_classes: frozenset[str] = frozenset()  # no presentation context
     transfer_syntaxes: frozenset[str] = frozenset(TRANSFER_SYNTAXES)  # others get no presentation context
     hang: frozenset[str] = frozenset()  # instance UIDs that are answered only after the archive stops
     abort: frozenset[str] = frozenset()  # instance UIDs at which the association is aborted
     rejection: tuple[int, int, int] | None = None  # result, source, reason of every association request (PS3.8 9.3.4)
+    find: Callable[[Dataset], Iterable[tuple[int, Dataset | None]]] | None = None  # identifier → statuses and answers to C-FIND; None: not accepted
 
 
 class FolderArchive:
@@ -65,7 +68,8 @@ class FolderArchive:
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = 1 << 20
-        handlers = [(evt.EVT_CONN_OPEN, self._on_open), (evt.EVT_REQUESTED, self._on_request), (evt.EVT_C_STORE, self._on_store)]
+        asked = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_C_FIND, self._on_find)]
+        handlers = [(evt.EVT_CONN_OPEN, self._on_open), (evt.EVT_REQUESTED, self._on_request), *asked]
         contexts = [build_context(VERIFICATION)]  # replaced for each association by what it asks for
         self._server = ThreadedAssociationServer(entity, ("127.0.0.1", self.port), self.ae_title, contexts, evt_handlers=handlers)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="archive", daemon=True).start()
@@ -114,10 +118,15 @@ class FolderArchive:
             return
         proposed = association.requestor.primitive.presentation_context_definition_list
         wanted = [(str(context.abstract_syntax), [str(uid) for uid in context.transfer_syntax if uid in self.script.transfer_syntaxes]) for context in proposed]
-        chosen = acceptable(wanted, accepted_classes() - self.script.refused_classes)
+        classes = accepted_classes() | ({STUDY_ROOT_FIND} if self.script.find is not None else set())
+        chosen = acceptable(wanted, classes - self.script.refused_classes)
         association.acceptor.supported_contexts = [build_context(abstract, list(syntaxes)) for abstract, syntaxes in chosen.items()]
 
-    def _on_store(self, event: Any) -> int:
+    def _on_find(self, event: Any) -> Iterable[tuple[int, Dataset | None]]:
+        assert self.script.find is not None
+        yield from self.script.find(event.identifier)
+
+    def _on_store(self, event: Any) -> int | Dataset:
         sop_uid, sop_class = str(event.request.AffectedSOPInstanceUID), str(event.request.AffectedSOPClassUID)
         if sop_uid in self.script.hang:
             self._stopped.wait()
@@ -125,7 +134,8 @@ class FolderArchive:
             event.assoc.abort()
             return SUCCESS
         status = self.script.statuses.get(sop_uid, self.script.statuses.get(sop_class, SUCCESS))
-        if status == SUCCESS or status >> 12 == 0xB:
+        code = int(status.Status) if isinstance(status, Dataset) else status
+        if code == SUCCESS or code >> 12 == 0xB:
             self._keep(event, sop_uid)
         return status
 

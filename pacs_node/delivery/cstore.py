@@ -11,6 +11,7 @@ from pynetdicom.association import Association
 
 from pacs_node.config import DicomDestination
 from pacs_node.delivery.association import Timeouts, associated, place, requestor
+from pacs_node.delivery.doubts import Doubts
 from pacs_node.dicom.file_meta import read_meta
 from pacs_node.dicom.header import read_object
 from pacs_node.dicom.sop_classes import MAX_CONTEXTS, VERIFICATION, name_of
@@ -51,7 +52,7 @@ def deliver(
     where the association cannot be opened or is lost, and stops after a temporary failure of one result, since later ones may refer to
     it, or of several originals in a row; what was not reported is still to be sent.
     """
-    failures = 0
+    failures, doubts = 0, Doubts(destination, calling_ae, timeouts)
     for batch in _batches(parcels):
         contexts = list(dict.fromkeys(context for parcel in batch for context in _contexts(parcel)))
         with associated(destination, requestor(calling_ae, timeouts), [build_context(*context) for context in contexts]) as association:
@@ -59,7 +60,7 @@ def deliver(
             for parcel in batch:
                 if not wanted(parcel):
                     continue
-                outcome = _send(association, destination, parcel, accepted)
+                outcome = _send(association, doubts, parcel, accepted)
                 on_outcome(outcome)
                 failures = failures + 1 if outcome.temporary else 0
                 if failures >= (_MOST_FAILURES if parcel.original else 1):
@@ -111,11 +112,12 @@ def _batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
 # --- one object --------------------------------------------------------------------------------------------------------
 
 
-def _send(association: Association, destination: DicomDestination, parcel: Parcel, accepted: set[Context]) -> Outcome:
+def _send(association: Association, doubts: Doubts, parcel: Parcel, accepted: set[Context]) -> Outcome:
+    destination = doubts.destination
     usable = next((context for context in _contexts(parcel) if context in accepted), None)
     if usable is None:
         what = f"{name_of(parcel.sop_class_uid)} in {name_of(parcel.transfer_syntax_uid)}"
-        return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the destination accepts no {what}")
+        return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the destination accepts no {what}", unsupported=True)
     try:
         _check_file(parcel)
         content = parcel.path if usable[1] == parcel.transfer_syntax_uid else read_object(parcel.path)
@@ -132,7 +134,7 @@ def _send(association: Association, destination: DicomDestination, parcel: Parce
         raise TemporaryFailure(place(destination), f"the stored file {parcel.path} could not be read to its end ({error})") from error
     except (ValueError, AttributeError) as error:  # pynetdicom: a dataset that it cannot encode
         return Outcome(parcel.sop_uid, delivered=False, permanent=True, message=f"the stored file {parcel.path} cannot be encoded ({error})")
-    return _outcome(destination, parcel, status)
+    return doubts.settle(parcel, status, _outcome(destination, parcel, status))
 
 
 def _check_file(parcel: Parcel) -> None:
@@ -155,4 +157,5 @@ def _outcome(destination: DicomDestination, parcel: Parcel, status: Dataset) -> 
         permanent=meaning.kind is StatusClass.PERMANENT,
         status=code,
         message=f"{meaning.meaning}: {comment}" if comment else meaning.meaning,
+        unsupported=meaning.kind is StatusClass.PERMANENT,
     )

@@ -150,16 +150,17 @@ def number_of(dataset: Dataset, keyword: str) -> int | None:
 
 def identity(dataset: Dataset) -> PatientIdentity:
     """Return the normalised identity: case, padding, Unicode form and empty trailing name components do not tell patients apart."""
-    name = "=".join("^".join(_plain(part) for part in group.split("^")).rstrip("^") for group in text_of(dataset, "PatientName").split("="))
+    name = "=".join("^".join(normalised(part) for part in group.split("^")).rstrip("^") for group in text_of(dataset, "PatientName").split("="))
     return PatientIdentity(
-        patient_id=_plain(text_of(dataset, "PatientID")),
-        issuer=_plain(text_of(dataset, "IssuerOfPatientID")),
+        patient_id=normalised(text_of(dataset, "PatientID")),
+        issuer=normalised(text_of(dataset, "IssuerOfPatientID")),
         name=name.rstrip("="),
         birth_date=re.sub(r"[^0-9]", "", text_of(dataset, "PatientBirthDate")),
     )
 
 
-def _plain(text: str) -> str:
+def normalised(text: str) -> str:
+    """Return a text as it is compared: case, padding and Unicode form tell nothing apart."""
     return " ".join(unicodedata.normalize("NFKC", text).split()).upper()
 
 

@@ -31,6 +31,7 @@ OUT_OF_RESOURCES = 0xA700
 CLASS_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 DUPLICATE = 0x0111
+COERCED = 0xB000
 
 # Of the DIMSE-N services (PS3.7 Annex C)
 PROCESSING_FAILURE = 0x0110
@@ -43,7 +44,7 @@ STATUSES: tuple[Status, ...] = (  # the first row that holds the code counts
     Status(0x0001, 0x0001, StatusClass.WARNING, "stored; optional attributes are not supported", "PS3.7 C.4"),
     Status(0x0107, 0x0107, StatusClass.WARNING, "stored; attribute list error", "PS3.7 C.4.2"),
     Status(0x0116, 0x0116, StatusClass.WARNING, "stored; attribute value out of range", "PS3.7 C.4.1"),
-    Status(0xB000, 0xB000, StatusClass.WARNING, "stored; data elements were coerced", "PS3.4 B.2.3"),
+    Status(COERCED, COERCED, StatusClass.WARNING, "stored; data elements were coerced", "PS3.4 B.2.3"),
     Status(0xB006, 0xB006, StatusClass.WARNING, "stored; elements were discarded", "PS3.4 B.2.3"),
     Status(0xB007, 0xB007, StatusClass.WARNING, "stored; the data set does not match its SOP class", "PS3.4 B.2.3"),
     Status(0xB001, 0xBFFF, StatusClass.WARNING, "stored with a warning", "PS3.7 C.1.3"),

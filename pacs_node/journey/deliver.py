@@ -22,8 +22,9 @@ from pacs_node.database.alerts import audit, clear_alert, raise_alert
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import DeliveryRow, DestinationRow
 from pacs_node.delivery import backoff
-from pacs_node.errors import TemporaryFailure
-from pacs_node.journey import House
+from pacs_node.dicom.statuses import SUCCESS
+from pacs_node.errors import NotKnownYet, TemporaryFailure
+from pacs_node.journey import House, verify
 from pacs_node.journey.receive import say_old_identity
 from pacs_node.records import Outcome, Parcel
 
@@ -89,8 +90,12 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
 
     problem = "the destination gave no answer about it, or did not take what goes before it"
     try:
+        if verify.held(house, name, destination, rows[0]):
+            return
         parcels = [parcel for row in rows if (parcel := _parcel(house, row, note)) is not None]
         delivery.deliver(destination, parcels, house.settings.node.ae_titles[0], note, wanted)
+    except NotKnownYet as error:
+        problem = str(error)
     except TemporaryFailure as error:
         problem = str(error)
         _failed(house, name, problem, error.retry_after)
@@ -139,7 +144,7 @@ def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
         else:
             _postpone(house, session, current, outcome, moment)
     crash.passed("committed")
-    log = house.log.info if outcome.delivered else house.log.warning
+    log = house.log.info if outcome.delivered and outcome.status in (None, SUCCESS) else house.log.warning
     what = {"job": row.job_id} if row.job_id is not None else {"study": row.study_id}
     log("delivery", destination=name, **what, kind=row.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
 
@@ -152,8 +157,19 @@ def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome,
     known = deliveries.destination_row(session, row.destination)
     known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
     clear_alert(session, "destination", row.destination, moment)
+    if outcome.coerced:
+        _say_coerced(house, session, row, outcome, moment)
     if withdrawn:
         say_old_identity(house, session, row.study_id, moment)
+
+
+def _say_coerced(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
+    message = (
+        f"{row.destination} stored objects of study {row.study_id} with changes (status 0x{outcome.status or 0:04X}), and {outcome.coerced}: "
+        "they may lie under another patient there. Look at the study in the archive, and have wrong ones rejected"
+    )
+    if raise_alert(session, "coerced", f"study {row.study_id} at {row.destination}"[:96], message, moment):
+        house.log.error("alert", kind="coerced", subject=row.origin, message=message)
 
 
 def _postpone(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from pacs_node.database import deliveries, jobs, studies
+from pacs_node.database import deliveries, holds, jobs, studies
 from pacs_node.database.alerts import audit, clear_alert, clear_number, open_alerts
 from pacs_node.database.engine import Store
 from pacs_node.database.states import JOB_MOVES, DeliveryState, JobState, StudyState, move
@@ -57,6 +57,7 @@ def retry_delivery(store: Store, delivery_id: int, now: datetime) -> str:
 def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
     row.state = move(row.state, DeliveryState.WAITING)
     row.next_attempt_at, row.first_attempt_at, row.attempts = now, None, 0
+    holds.look_now(session, row.study_id, row.destination, now)
     deliveries.destination_row(session, row.destination).try_again_at = None
     for kind in ("parked", "refused"):
         clear_alert(session, kind, f"delivery {row.id}", now)
@@ -96,8 +97,14 @@ def release(store: Store, study_id: int, now: datetime) -> str:
         study = studies.get_study(session, study_id, to_change=True)
         if study is None:
             raise InputError(f"there is no study {study_id}: `pacs-node status` lists them")
+        places = holds.release(session, study_id, now)
+        for name in places:
+            clear_alert(session, "verify", f"study {study_id} at {name}"[:96], now)
+            audit(session, operator(), "release", f"study {study_id}", {"destination": name}, now)
         if study.state is not StudyState.HELD:
-            raise InputError(f"study {study_id} is not held, it is {study.state.value}")
+            if not places:
+                raise InputError(f"study {study_id} is not held, it is {study.state.value}")
+            return f"study {study_id} goes to {', '.join(places)} now: you said that the patients named here and there are one"
         study.released_identities = ["\x1f".join(key) for key in studies.identities(study)]
         study.state = move(study.state, StudyState.RECEIVING)
         study.held_reason, study.waiting_for, study.look_again_at = "", "", now
