@@ -16,6 +16,8 @@
     ├── NotAnalysable           the study is outside what a pipeline can judge (a reason, not a fault)
     │   ├── UndecodablePixels   no decoder for the transfer syntax, or the stream is damaged
     │   └── OutOfScope          wrong modality, region, too few slices, blank, …
+    ├── NotFinite               a model's output is no number: the bundle is at fault, or the numbers overflow
+    ├── DeviceLost              the device fails this process: another one has to take over
     ├── ResultRejected          a built object did not pass the gate
     └── DeliveryError           an object did not reach a destination
         └── TemporaryFailure    worth another try later
@@ -145,6 +147,20 @@ class UndecodablePixels(NotAnalysable):
 
 class OutOfScope(NotAnalysable):
     """The gate refused the series for this bundle."""
+
+
+class NotFinite(PacsNodeError):
+    """A model's output holds values that are no numbers: nothing may be said about the study."""
+
+    def __init__(self, bundle: str, what: str) -> None:
+        super().__init__(f"{what} of model bundle {bundle} is not finite: check the bundle with `pacs-node evaluate`, or install another version of it")
+
+
+class DeviceLost(PacsNodeError):
+    """The device (a GPU) has failed in a way that no process gets over; its job is back in the queue and the process has to end."""
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(f"device {device} failed ({reason}): the process is started again; if that does not help, restart the machine's driver")
 
 
 class ResultRejected(PacsNodeError):

@@ -372,7 +372,8 @@ def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> 
     from pacs_node.journey.run_job import Bundles, Worker, run_job
 
     house = make_house(orders.settings, orders.rules)
-    worker = Worker(f"{socket.gethostname()}:{orders.name}", Bundles(orders.device, lambda: available(models_folder(orders.settings))))
+    engine = Bundles(orders.device, lambda: available(models_folder(orders.settings)))
+    worker = Worker(f"{socket.gethostname()}:{orders.name}", engine, last_resort=local.end_process_after)
     recover(house, worker.name, house.clock())
     local.work(lambda: run_job(house, worker), stop)
     house.store.close()

@@ -64,22 +64,26 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     return Prepared(volume, resampled, torch.from_numpy(x), foreground, stratum_of(volume, manifest))
 
 
-def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date) -> Finding:
+BATCH = 32  # slices that pass through the network at a time, unless memory is short
+
+
+def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date, batch: int = BATCH) -> Finding:
     """Read one series from ``files`` and judge it.
 
     ``beat`` hears the fraction done, at least once a slice in reading and once a batch in the network, and may raise to cancel.
-    Raises `NotAnalysable` or `OutOfScope` with the reason. The same files and bundle give the same finding.
+    ``batch`` slices pass through the network at a time: fewer need less memory and say the same. Raises `NotAnalysable` or `OutOfScope`
+    with the reason. The same files and bundle give the same finding.
     """
     volume = read_series(files, bundle.manifest, lambda fraction: beat(_READING * fraction))
-    return analyse_volume(volume, bundle, device, beat=lambda fraction: beat(_READING + (1 - _READING) * fraction), today=today)
+    return analyse_volume(volume, bundle, device, beat=lambda fraction: beat(_READING + (1 - _READING) * fraction), today=today, batch=batch)
 
 
-def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date) -> Finding:
+def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date, batch: int = BATCH) -> Finding:
     """Judge a volume; see `analyse`."""
     prepared = prepare(volume, bundle.manifest)
     beat(0.3)
     network = bundle.network.to(device)
-    seen = scoring.look(network, prepared.x, beat=lambda fraction: beat(0.3 + 0.5 * fraction))
+    seen = scoring.look(network, prepared.x, batch=batch, beat=lambda fraction: beat(0.3 + 0.5 * fraction))
     foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
     scores = scoring.judge(prepared.x, seen, foreground, bundle.normals, fusion, prepared.stratum)
     beat(0.95)

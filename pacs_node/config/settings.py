@@ -149,6 +149,16 @@ class Executor(Section):
     devices: Literal["auto"] | tuple[str, ...] = "auto"
     address: str | None = None
     gpus_per_worker: float | None = None
+    job_deadline: Duration = timedelta(hours=1)  # a run that is not done by then is ended with its process, and tried again
+    lease: Duration = timedelta(seconds=60)  # how long a worker may be silent before its job returns to the queue
+
+    @model_validator(mode="after")
+    def _spans_that_make_sense(self) -> Executor:
+        if self.lease < timedelta(seconds=1):
+            raise ValueError("lease is shorter than a second: workers could not renew it in time")
+        if self.job_deadline <= timedelta(0):
+            raise ValueError("job_deadline is zero: every job would be ended at once")
+        return self
 
 
 class DicomDestination(Section):

@@ -81,17 +81,20 @@ def claim(session: Session, worker: str, now: datetime, lease: timedelta) -> Job
     return None if taken is None else get_job(session, taken)
 
 
-def beat(session: Session, job_id: int, worker: str, until: datetime, progress: float) -> bool:
-    """Renew a lease; False where the job is no longer this worker's (cancelled, or taken back)."""
-    mine = (JobRow.id == job_id, JobRow.worker == worker, JobRow.state == JobState.RUNNING)
+def beat(session: Session, job_id: int, worker: str, until: datetime, progress: float, attempt: int | None = None) -> bool:
+    """Renew a lease; False where the job is no longer this worker's (cancelled, or taken back), or its attempt is another (where given)."""
+    mine = [JobRow.id == job_id, JobRow.worker == worker, JobRow.state == JobState.RUNNING]
+    if attempt is not None:
+        mine.append(JobRow.attempts == attempt)
     done = session.execute(update(JobRow).where(*mine).values(lease_until=until, progress=progress).returning(JobRow.id))
     return done.first() is not None
 
 
-def still_mine(session: Session, job_id: int, worker: str) -> JobRow | None:
-    """Return the job, locked, if this worker still holds it: asked in the transaction that commits its results."""
+def still_mine(session: Session, job_id: int, worker: str, attempt: int | None = None) -> JobRow | None:
+    """Return the job, locked, if this worker still holds it, at this attempt (where given): asked in the transaction that commits its results."""
     job = get_job(session, job_id, to_change=True)
-    return job if job is not None and job.state is JobState.RUNNING and job.worker == worker else None
+    mine = job is not None and job.state is JobState.RUNNING and job.worker == worker and attempt in (None, job.attempts)
+    return job if mine else None
 
 
 def expired(session: Session, now: datetime, *, to_change: bool = False) -> Sequence[JobRow]:

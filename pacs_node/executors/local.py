@@ -6,6 +6,7 @@ parent is gone, however it went, the line ends and the child stops by itself.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -135,6 +136,17 @@ def work(run_one: Callable[[], bool], stop: threading.Event, idle_seconds: float
     while not stop.is_set():
         if not run_one():
             stop.wait(idle_seconds)
+
+
+def end_process_after(seconds: float | None) -> None:
+    """End this process after so many seconds, whatever it does then, and write where it hung to standard error; None: not after all.
+
+    The timer runs outside of Python: it fires also where a library holds the interpreter's lock.
+    """
+    if seconds is None:
+        faulthandler.cancel_dump_traceback_later()
+    else:
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 def devices(wanted: str | tuple[str, ...]) -> tuple[str, ...]:

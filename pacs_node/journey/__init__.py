@@ -9,6 +9,7 @@
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
     pressure.py    a full disk                 said, and swept
+    heart.py       signs of life               a worker renews its lease, or ends where its job hangs
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     operate.py     retry, release, cancel      what operators do, audited
 

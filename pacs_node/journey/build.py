@@ -31,6 +31,7 @@ class Task:
     files: tuple[Path, ...]  # of the selected series
     others: tuple[Path, ...]  # of the rest of the study
     attempts: int
+    rung: int  # of the ladder in `executors.retry`
     rules: tuple[str, ...]
 
 

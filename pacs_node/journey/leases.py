@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from pacs_node.database import jobs
-from pacs_node.database.alerts import raise_alert
+from pacs_node.database.alerts import audit, raise_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow
 from pacs_node.executors.retry import Again, Fault, Park, decide
 from pacs_node.journey import House
-
-LEASE = timedelta(seconds=60)  # how long a worker may be silent before its job returns to the queue
 
 
 def recover(house: House, worker: str, moment: datetime) -> int:
@@ -40,12 +38,16 @@ def reap(house: House, moment: datetime) -> int:
 
 
 def decide_after(house: House, session: Session, job: JobRow, fault: Fault, message: str, moment: datetime) -> None:
-    """Queue or park a job after a bad end."""
-    decision = decide(fault, job.attempts, message, moment)
+    """Queue or park a job after a bad end; the audit says which and why."""
+    decision = decide(fault, job.attempts, message, moment, job.rung)
+    facts = {"fault": fault.value, "attempt": job.attempts, "worker": job.worker, "message": message}
     if isinstance(decision, Again):
         jobs.requeue(job, decision.at, f"{fault.value}: {message}")
+        job.rung = decision.rung
+        audit(session, "node", "requeued", f"job {job.id}", {**facts, "rung": job.rung}, moment)
         return
     assert isinstance(decision, Park)
     jobs.finish(job, JobState.PARKED, moment, decision.why)
+    audit(session, "node", "parked", f"job {job.id}", facts, moment)
     if raise_alert(session, "parked", f"job {job.id}", f"job {job.id} was parked: {decision.why}. After mending: `pacs-node retry job {job.id}`", moment):
         house.log.error("alert", kind="parked", job=job.id, message=decision.why)

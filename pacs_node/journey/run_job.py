@@ -6,9 +6,8 @@ next sign and commits nothing: the commit asks once more whether the job is stil
 
 from __future__ import annotations
 
-import errno
+import os
 import shutil
-import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
 from sqlalchemy.orm import Session
 
 from pacs_node import crash
@@ -26,26 +28,21 @@ from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
 from pacs_node.dicom.header import DAMAGED
-from pacs_node.errors import BundleError, DatabaseUnavailable, NotAnalysable, PacsNodeError
-from pacs_node.executors.retry import Fault
+from pacs_node.errors import BundleError, DeviceLost, NotAnalysable, NotFinite, PacsNodeError
+from pacs_node.executors.retry import LADDER, Effort, Fault, fault_of
 from pacs_node.journey import House
 from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_variant, sources_of, variants
-from pacs_node.journey.leases import LEASE, decide_after
+from pacs_node.journey.heart import Heart, Life, LostJob
+from pacs_node.journey.leases import decide_after
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import Finding, Notice, NoticeStatus, PriorReport, Run
-
-BEAT = 10.0  # seconds between signs of life
-
-
-class _LostJob(PacsNodeError):
-    """The job was cancelled or given to another worker."""
 
 
 class Engine(Protocol):
     """What judges a series: the autoencoder bundles, or a stand-in that needs no model."""
 
-    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
-        """Judge the series in ``files`` with the bundle ``name``; raises `NotAnalysable` or `BundleError`."""
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None], effort: Effort = LADDER[0]) -> Finding:
+        """Judge the series in ``files`` with the bundle ``name``, with no more memory than ``effort`` allows; raises `NotAnalysable` or `BundleError`."""
 
 
 @dataclass
@@ -56,9 +53,12 @@ class Bundles:
     look_up: Callable[[], Mapping[str, Path]] = dict  # the bundles installed by now, for a name that was not there at the start
     warm: dict[tuple[str, float], Bundle] = field(default_factory=dict)
 
-    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None], effort: Effort = LADDER[0]) -> Finding:
         """Judge one series; see `Engine`."""
-        return pipeline.analyse(files, self.bundle(folders, name), self.device, beat=beat, today=datetime.now(UTC).date())
+        device = "cpu" if effort.on_cpu else self.device
+        if effort != LADDER[0] and self.device != "cpu":
+            torch.cuda.empty_cache()  # what the failed attempt left
+        return pipeline.analyse(files, self.bundle(folders, name), device, beat=beat, today=datetime.now(UTC).date(), batch=effort.batch)
 
     def bundle(self, folders: Mapping[str, Path], name: str) -> Bundle:
         """Return a bundle, loaded and verified once as long as its files do not change."""
@@ -81,23 +81,30 @@ class Worker:
 
     name: str
     engine: Engine
+    end: Callable[[int], object] = os._exit  # of its process, where a job hangs
+    last_resort: Callable[[float | None], None] = lambda seconds: None  # see `heart.Life`
+
+    @property
+    def life(self) -> Life:
+        """What shows that it is there."""
+        return Life(self.name, self.end, self.last_resort)
 
 
 def run_job(house: House, worker: Worker) -> bool:
-    """Claim one job and run it; False where none waits."""
+    """Claim one job and run it; False where none waits. Raises `DeviceLost` where the process can run no more jobs."""
     with house.store.read() as session:
         waiting, untold = jobs.something_waits(session, house.clock()), jobs.untold(session) is not None
     if not waiting:
         return untold and tell_failure(house)
     with house.store.write() as session:
-        job = jobs.claim(session, worker.name, house.clock(), LEASE)
+        job = jobs.claim(session, worker.name, house.clock(), house.settings.executor.lease)
         task = _take_out(house, session, job) if job is not None else None
     if task is None:
         return False
     crash.passed("claimed")
     log = house.log.bind(job=task.job_id, study=study_tag(task.study_uid), pipeline=task.pipeline, run=task.run.number)
     log.info("job started", worker=worker.name, attempt=task.attempts)
-    heart = _Heart(house, task.job_id, worker.name)
+    heart = Heart(house, task, worker.life)
     try:
         with heart:
             built = _run(house, worker, task, heart)
@@ -106,19 +113,10 @@ def run_job(house: House, worker: Worker) -> bool:
             crash.passed("stored")
         verdict = built.finding.verdict.value if built.finding else built.notice.reason if built.notice else "nothing to do"
         log.info("job finished", score=round(built.finding.score, 4) if built.finding else None, verdict=verdict)
-    except _LostJob:
+    except LostJob:
         log.warning("job given up", why="it was cancelled, or its lease was lost")
-    except BundleError as error:
-        _end_badly(house, worker, task, Fault.UNUSABLE, str(error))
-    except OSError as error:
-        log.error("job stopped", traceback=traceback.format_exc())
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full:  # nothing of this attempt is committed, and the database needs room to say so
-            shutil.rmtree(house.data / attempt_folder(task), ignore_errors=True)
-        _end_badly(house, worker, task, Fault.NO_ROOM if full else Fault.CRASHED, f"{type(error).__name__}: {error}")
     except Exception as error:  # the border of the job runner: whatever goes wrong becomes a state
-        log.error("job crashed", traceback=traceback.format_exc())
-        _end_badly(house, worker, task, Fault.CRASHED, f"{type(error).__name__}: {error}")
+        _go_wrong(house, worker, task, error)
     return True
 
 
@@ -140,6 +138,7 @@ def _take_out(house: House, session: Session, job: JobRow) -> Task:
         files=_files(house, study, job.series_uids, wanted=True),
         others=_files(house, study, job.series_uids, wanted=False),
         attempts=job.attempts,
+        rung=job.rung,
         rules=tuple(job.rules),
     )
 
@@ -163,50 +162,15 @@ def _files(house: House, study: StudyRow, series_uids: Sequence[str], *, wanted:
     return tuple(house.data / studies.instance_path(row) for series in chosen for row in series.instances if not row.own)
 
 
-class _Heart:
-    """Renews the lease from a thread; `beat` raises where the job is lost."""
-
-    def __init__(self, house: House, job_id: int, worker: str) -> None:
-        self._house, self._job_id, self._worker = house, job_id, worker
-        self._stop, self._lost = threading.Event(), threading.Event()
-        self._progress = 0.0
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-
-    def __enter__(self) -> _Heart:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def beat(self, progress: float) -> None:
-        """Note progress (0…1); raises where the job is no longer ours."""
-        self._progress = progress
-        if self._lost.is_set():
-            raise _LostJob("lost")
-
-    def _run(self) -> None:
-        while not self._stop.wait(BEAT):
-            try:
-                with self._house.store.write() as session:
-                    mine = jobs.beat(session, self._job_id, self._worker, self._house.clock() + LEASE, self._progress)
-            except DatabaseUnavailable as error:
-                self._house.log.warning("no sign of life written", job=self._job_id, problem=error.reason)
-                continue  # the lease outlives several beats
-            if not mine:
-                self._lost.set()
-                return
-
-
 # --- the run -------------------------------------------------------------------------------------------------------------
 
 
-def _run(house: House, worker: Worker, task: Task, heart: _Heart) -> Built:
+def _run(house: House, worker: Worker, task: Task, heart: Heart) -> Built:
     finding, notice = None, None
     if task.pipeline:
         try:
-            finding = worker.engine.analyse(task.files, task.pipeline, house.bundles, heart.beat)
+            finding = worker.engine.analyse(task.files, task.pipeline, house.bundles, heart.beat, LADDER[min(task.rung, len(LADDER) - 1)])
+            _refuse_what_is_no_number(finding)
         except NotAnalysable as error:
             notice = Notice(NoticeStatus.NOT_ATTEMPTED, error.reason)
     else:
@@ -220,15 +184,24 @@ def _run(house: House, worker: Worker, task: Task, heart: _Heart) -> Built:
     return built
 
 
+def _refuse_what_is_no_number(finding: Finding) -> None:
+    """Raise `NotFinite`: a comparison with such a score would call every study unremarkable."""
+    seen = np.isfinite(finding.view)
+    said: dict[str, ArrayLike] = {"the score": [finding.score, *finding.parts.values()], "the slice scores": finding.slice_scores, "the heat map": finding.heat}
+    for what, values in {**said, "the reconstruction": finding.reconstruction[seen]}.items():
+        if not np.isfinite(values).all():
+            raise NotFinite(finding.algorithm.name, what)
+
+
 # --- committing ----------------------------------------------------------------------------------------------------------
 
 
 def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
     moment = house.clock()
     with house.store.write() as session:
-        job = jobs.still_mine(session, task.job_id, worker.name)
+        job = jobs.still_mine(session, task.job_id, worker.name, task.attempts)
         if job is None:
-            raise _LostJob("lost")
+            raise LostJob("lost")
         job.finding = summary(built.finding) if built.finding else {}
         for part in built.parts:
             _post(session, job, part, moment)
@@ -282,11 +255,20 @@ def summary(finding: Finding) -> dict[str, object]:
 # --- when it goes wrong --------------------------------------------------------------------------------------------------
 
 
-def _end_badly(house: House, worker: Worker, task: Task, fault: Fault, message: str) -> None:
+def _go_wrong(house: House, worker: Worker, task: Task, error: Exception) -> None:
+    """Queue or park a job whose run raised; raises `DeviceLost` where the process has to end."""
+    fault = fault_of(error)
+    said = isinstance(error, PacsNodeError)  # in one sentence, on purpose
+    house.log.error("job failed", job=task.job_id, fault=fault.value, problem=str(error), traceback=None if said else traceback.format_exc())
+    if fault is Fault.NO_ROOM:  # nothing of this attempt is committed, and the database needs room to say so
+        shutil.rmtree(house.data / attempt_folder(task), ignore_errors=True)
+    message = str(error) if said else f"{type(error).__name__}: {error}"
     with house.store.write() as session:
-        job = jobs.still_mine(session, task.job_id, worker.name)
+        job = jobs.still_mine(session, task.job_id, worker.name, task.attempts)
         if job is not None:
             decide_after(house, session, job, fault, message, house.clock())
+    if fault is Fault.DEVICE_LOST:
+        raise DeviceLost(worker.name, message) from error
 
 
 def tell_failure(house: House) -> bool:

@@ -122,6 +122,19 @@ def test_files_and_volume_give_the_same_score(write: Write, loaded: Bundle) -> N
     assert len(heard) > 8
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_fewer_slices_at_a_time_say_the_same(loaded: Bundle, batch: int) -> None:
+    heard: list[float] = []
+    whole, small = (
+        pipeline.analyse_volume(volume(), loaded, today=TODAY),
+        pipeline.analyse_volume(volume(), loaded, today=TODAY, batch=batch, beat=heard.append),
+    )
+    assert len(heard) > len(whole.slice_scores) / batch  # a beat after each batch: it was cut
+    assert small.score == pytest.approx(whole.score, rel=1e-4, abs=1e-4)
+    assert small.verdict is whole.verdict
+    np.testing.assert_allclose(small.slice_scores, whole.slice_scores, rtol=1e-3, atol=1e-3)
+
+
 def test_a_beat_that_raises_cancels(loaded: Bundle) -> None:
     def cancel(fraction: float) -> None:
         raise TimeoutError

@@ -18,6 +18,7 @@ from pacs_node.database.engine import Store, database_url
 from pacs_node.dicom.header import read_header
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import OutOfScope
+from pacs_node.executors.retry import LADDER, Effort
 from pacs_node.journey import House
 from pacs_node.journey.assemble import assemble
 from pacs_node.journey.deliver import deliver
@@ -83,9 +84,11 @@ class TestEngine:
     __test__ = False
     script: Callable[[str], None] = lambda name: None
     calls: list[str] = field(default_factory=list)
+    efforts: list[Effort] = field(default_factory=list)
 
-    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None], effort: Effort = LADDER[0]) -> Finding:
         self.calls.append(name)
+        self.efforts.append(effort)
         self.script(name)
         beat(0.5)
         headers = sorted((read_header(file) for file in files), key=lambda header: float(header.get("ImagePositionPatient", [0, 0, 0])[2]))

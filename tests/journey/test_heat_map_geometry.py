@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter, label
 
 from pacs_node.database import jobs
 from pacs_node.database.states import JobState
+from pacs_node.executors.retry import LADDER, Effort
 from pacs_node.journey.run_job import Bundles, Worker
 from pacs_node.phantoms import PhantomSpec, make_study, make_volume
 from pacs_node.records import Finding
@@ -113,8 +114,8 @@ def sources_of_frames(heat: Dataset, sources: Sequence[Dataset]) -> list[tuple[s
 class MarkerEngine(Bundles):
     """Reads, scales and resamples as the bundles do, but gives the image itself as heat: what is bright in it is hot."""
 
-    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
-        finding = super().analyse(files, name, folders, beat)
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None], effort: Effort = LADDER[0]) -> Finding:
+        finding = super().analyse(files, name, folders, beat, effort)
         view = np.nan_to_num(finding.view, nan=float(np.nanmin(finding.view)))
         return replace(finding, heat=((view - view.min()) / (view.max() - view.min())).astype(np.float32), heat_calibrated=False)
 

@@ -32,6 +32,7 @@ from pacs_node.delivery.requestor import Requestor
 from pacs_node.dicom.header import DAMAGED
 from pacs_node.dicom.sop_classes import VERIFICATION
 from pacs_node.errors import OutOfScope
+from pacs_node.executors.retry import LADDER, Effort
 from pacs_node.journey.run_job import Worker
 from pacs_node.reception.listener import ReceiverConfig, Timeouts, open_socket, serve
 from pacs_node.records import Finding
@@ -182,12 +183,12 @@ def receiver_of(town: Town) -> Iterator[int]:
 class CarefulEngine(TestEngine):
     """Judges nothing that it cannot place."""
 
-    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None]) -> Finding:
+    def analyse(self, files: Sequence[Path], name: str, folders: Mapping[str, Path], beat: Callable[[float], None], effort: Effort = LADDER[0]) -> Finding:
         headers = [dcmread(file, stop_before_pixels=True) for file in files]
         for keyword in ("ImagePositionPatient", "FrameOfReferenceUID", "Rows"):
             if any(not header.get(keyword) for header in headers):
                 raise OutOfScope(f"an image has no {keyword}")
-        return super().analyse(files, name, folders, beat)
+        return super().analyse(files, name, folders, beat, effort)
 
 
 def ending_of(town: Town, sent: Sent) -> Ending:
