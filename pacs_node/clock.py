@@ -18,6 +18,7 @@ from pacs_node.journey.leases import reap
 from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import catch_up
+from pacs_node.journey.retire import retire
 
 _ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
 _MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
@@ -75,6 +76,7 @@ def duties(house: House) -> tuple[Duty, ...]:
         GATHER,
         Duty("watch", timedelta(seconds=2), watch),
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
+        Duty("retire", timedelta(seconds=30), lambda house: retire(house, house.clock())),
         *(Duty(f"deliver to {name}", timedelta(seconds=1), send_to(name)) for name in house.settings.destinations),
     )
 

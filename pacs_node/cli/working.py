@@ -38,8 +38,8 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         console.print(f"[red]and {len(data['alerts']) - _MOST_ALERTS} older alerts: `pacs-node status --json` lists all, `pacs-node clear` takes them back[/]")
     print_table(
         "Studies",
-        ["id", "state", "modality", "instances", "accession", "waits for", "outcome"],
-        [[s["id"], s["state"], s["modality"], s["instances"], s["accession"], s["waiting_for"], s["outcome"]] for s in data["studies"]],
+        ["id", "state", "modality", "instances", "accession", "waits for", "outcome", "files removed"],
+        [[s["id"], s["state"], s["modality"], s["instances"], s["accession"], s["waiting_for"], s["outcome"], s["removed"]] for s in data["studies"]],
         "none received yet",
     )
     print_table(

@@ -265,9 +265,15 @@ def unaskable(name: str | None, destinations: Mapping[str, Destination]) -> str:
 
 
 class Retention(Section):
-    """How long files stay."""
+    """How long files stay: an age for each kind, counted from the last thing that happened to it. What is unfinished stays whatever its age."""
 
-    keep: Duration = timedelta(days=14)
+    keep: Duration = timedelta(days=14)  # originals of finished studies, delivered results
+    unrouted: Duration | None = None  # originals that no rule wanted; None: as `keep`
+    held: Duration = timedelta(days=90)  # originals of held studies
+    parked: Duration = timedelta(days=90)  # originals of parked jobs
+    undelivered: Duration = timedelta(days=90)  # results that were refused or given up
+    aside: Duration = timedelta(days=90)  # objects in conflict, and what corrected ones replaced
+    quarantine: Duration = timedelta(days=90)
     high_watermark: DiskSize = Size(number=85, percent=True)
 
 

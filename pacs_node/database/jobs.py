@@ -137,7 +137,7 @@ def requeue(job: JobRow, not_before: datetime, reason: str = "") -> None:
 def rerun(session: Session, job: JobRow, at: datetime) -> None:
     """Queue a finished job as a new run: with its own attempts, dates and, so, UIDs."""
     requeue(job, at)
-    job.attempts, job.rung, job.finished_at, job.created_at, job.told = 0, 0, None, at, False
+    job.attempts, job.rung, job.finished_at, job.created_at, job.told, job.removed_at = 0, 0, None, at, False, None
     job.turn = turn_of(job.priority, at)
     job.run = highest_run(session, job.study_id, job.pipeline) + 1
 

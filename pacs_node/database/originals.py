@@ -67,9 +67,9 @@ def due(session: Session, destination: str, now: datetime) -> list[int]:
 def forward(session: Session, study: StudyRow, destinations: Iterable[str], now: datetime) -> int:
     """Put the received instances of a study into the outbox, as far as these versions of them are not there yet; returns how many.
 
-    Our own results are left out: what came back to us goes round no second time.
+    Our own results are left out: what came back to us goes round no second time. So is what retention has removed.
     """
-    received = [(row.id, row.version) for series in study.series for row in series.instances if not row.own]
+    received = [(row.id, row.version) for series in study.series for row in series.instances if not row.own and row.removed_at is None]
     new = []
     for destination in destinations:
         known = select(DeliveryRow.instance_id, DeliveryRow.version).where(DeliveryRow.study_id == study.id, DeliveryRow.destination == destination)

@@ -98,6 +98,10 @@ DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.CANCELLED: frozenset({DeliveryState.DELIVERED}),  # it had left before the withdrawal was known
 }
 
+GOING_ON = (JobState.QUEUED, JobState.RUNNING)  # jobs that need what they analyse
+ENDED = (DeliveryState.DELIVERED, DeliveryState.REPLACED, DeliveryState.CANCELLED)  # deliveries of which nothing more is to come
+STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)  # those that go on only when somebody says so; all others are unfinished
+
 _TABLES: dict[type, dict[Any, frozenset[Any]]] = {
     StudyState: STUDY_MOVES,
     JobState: JOB_MOVES,

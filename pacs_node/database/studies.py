@@ -23,7 +23,8 @@ def identity_key(patient: PatientIdentity) -> list[str]:
 
 def instance_path(row: InstanceRow, version: int | None = None) -> str:
     """Return an instance's file, relative to the data folder: numbers of ours, never received text."""
-    return str(PurePosixPath("studies", f"{row.study_id // 1000:04d}", f"{row.study_id}", f"{row.id}.{version or row.version}.dcm"))
+    name = f"{row.id}.{version or row.version}" + (f".{row.copy}" if row.copy > 1 else "")
+    return str(PurePosixPath("studies", f"{row.study_id // 1000:04d}", f"{row.study_id}", f"{name}.dcm"))
 
 
 def lock(session: Session, study_ids: Iterable[int]) -> Sequence[StudyRow]:
@@ -100,6 +101,7 @@ def add_instance(session: Session, series: SeriesRow, instance: Instance, arriva
         sop_class_uid=instance.sop_class_uid,
         transfer_syntax_uid=instance.transfer_syntax_uid,
         version=1,
+        copy=1,
         identity=identity_key(instance.patient),
         own=own,
         arrival=arrival.name,
@@ -123,6 +125,16 @@ def replace_instance(row: InstanceRow, instance: Instance, arrival: Arrival) -> 
     row.arrival, row.received_at = arrival.name, arrival.received_at
     row.association = arrival.sender.association
     return old
+
+
+def bring_back(row: InstanceRow, instance: Instance, arrival: Arrival, *, same: bool) -> None:
+    """Give an instance whose file was removed the file that came with an arrival; ``same``: the dataset is byte for byte what it was."""
+    row.copy += 1
+    row.version += 0 if same else 1
+    row.removed_at, row.fingerprint = None, ""
+    row.identity = identity_key(instance.patient)
+    row.sop_class_uid, row.transfer_syntax_uid = instance.sop_class_uid, instance.transfer_syntax_uid
+    row.arrival, row.received_at, row.association = arrival.name, arrival.received_at, arrival.sender.association
 
 
 def identities(study: StudyRow) -> list[list[str]]:

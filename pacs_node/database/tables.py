@@ -86,8 +86,14 @@ class StudyRow(Base):
     held_reason: Mapped[str] = mapped_column(Text, default="")
     released_identities: Mapped[list[str]] = mapped_column(default=list)  # those an operator declared to be one patient
     decisions: Mapped[list[Any]] = mapped_column(default=list)  # how each rule decided, for `explain` and the status page
+    removed_at: Mapped[datetime | None]  # since when no file of it is here: the rows are its tombstone
+    removed_reason: Mapped[str] = mapped_column(Text, default="")  # why files were removed the last time
     series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan", order_by="SeriesRow.id")
-    __table_args__ = (Index("ix_studies_due", "state", "look_again_at"), Index("ix_studies_newest", "last_arrival"))
+    __table_args__ = (
+        Index("ix_studies_due", "state", "look_again_at"),
+        Index("ix_studies_newest", "last_arrival"),
+        Index("ix_studies_retention", "removed_at", "last_arrival", "id"),
+    )
 
 
 class SeriesRow(Base):
@@ -106,7 +112,7 @@ class SeriesRow(Base):
 
 
 class InstanceRow(Base):
-    """A SOP instance. Its file is `studies/<study>/<instance>.<version>.dcm`, made of numbers only."""
+    """A SOP instance. Its file is `studies/<study>/<instance>.<version>.dcm`, made of numbers only (see `studies.instance_path`)."""
 
     __tablename__ = "instances"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -116,6 +122,9 @@ class InstanceRow(Base):
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
     version: Mapped[int] = mapped_column(default=1)  # rises when a corrected object replaces the file
+    copy: Mapped[int] = mapped_column(default=1)  # rises when it is received again after its file was removed: no path is used twice
+    removed_at: Mapped[datetime | None]  # when retention removed the file
+    fingerprint: Mapped[str] = mapped_column(String(64), default="")  # of the dataset whose file was removed: what a repeat is compared with
     identity: Mapped[list[str]]  # patient id, issuer, name, birth date: normalised
     own: Mapped[bool] = mapped_column(default=False)  # made by this node: never routed
     arrival: Mapped[str] = mapped_column(String(96), unique=True)  # name of the newest spool file taken in
@@ -154,6 +163,8 @@ class AsideRow(Base):
     study_uid: Mapped[str] = mapped_column(Text, default="")
     calling_ae: Mapped[str] = mapped_column(String(16), default="")
     received_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
+    __table_args__ = (Index("ix_aside_retention", "removed_at", "received_at", "id"),)
 
 
 class AnnouncementRow(Base):
@@ -220,9 +231,14 @@ class JobRow(Base):
     reason: Mapped[str] = mapped_column(Text, default="")  # why not analysed, parked or cancelled
     told: Mapped[bool] = mapped_column(default=False)  # a parked job: its destinations were told, as far as they want to be
     finding: Mapped[dict[str, Any]] = mapped_column(default=dict)  # score, verdict, parts, remarks, for tables and pages
+    removed_at: Mapped[datetime | None]  # since when none of its result files is here
     study: Mapped[StudyRow] = relationship()
     objects: Mapped[list[ObjectRow]] = relationship(back_populates="job", order_by="ObjectRow.id")
-    __table_args__ = (Index("ix_jobs_claim", "state", "turn", "id"), Index("ix_jobs_lease", "state", "lease_until"))
+    __table_args__ = (
+        Index("ix_jobs_claim", "state", "turn", "id"),
+        Index("ix_jobs_lease", "state", "lease_until"),
+        Index("ix_jobs_retention", "removed_at", "finished_at", "id"),
+    )
 
 
 class ObjectRow(Base):
@@ -244,6 +260,7 @@ class ObjectRow(Base):
     faults: Mapped[list[str]] = mapped_column(default=list)  # not empty: kept back by the gate
     size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # bytes of the file
     withheld: Mapped[list[str]] = mapped_column(default=list, server_default="[]")  # destinations that a shadow rule would have sent it to
+    removed_at: Mapped[datetime | None]  # when retention removed the file
     job: Mapped[JobRow] = relationship(back_populates="objects")
 
 
@@ -299,6 +316,11 @@ class DeliveryRow(Base):
         return self._sent.transfer_syntax_uid
 
     @property
+    def removed(self) -> bool:
+        """Whether retention has removed the file."""
+        return self._sent.removed_at is not None
+
+    @property
     def _sent(self) -> ObjectRow | InstanceRow:
         sent = self.object or self.instance
         assert sent is not None
@@ -322,6 +344,14 @@ class IdentityHoldRow(Base):
     held_at: Mapped[datetime]
     released_at: Mapped[datetime | None]
     __table_args__ = (UniqueConstraint("study_id", "destination"),)
+
+
+class RemovalRow(Base):
+    """A file that retention has given up and that may still be on the disk: written with the tombstone, taken away when the file is gone."""
+
+    __tablename__ = "removals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(Text, unique=True)  # relative to the data folder
 
 
 class DestinationRow(Base):

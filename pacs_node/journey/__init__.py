@@ -8,8 +8,13 @@
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
+<<<<<<< HEAD
     pressure.py    a full disk                 said, and swept
     heart.py       signs of life               a worker renews its lease, or ends where its job hangs
+=======
+    pressure.py    a full disk                 said, half files swept
+    retire.py      what is finished            files go, rows stay                                    (7 retention)
+>>>>>>> d3f3408 (Remove files by age and by the disk's fill, and keep the history of what went)
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     operate.py     retry, release, cancel      what operators do, audited
 
@@ -20,6 +25,7 @@ write. A process may be killed between any two lines: what is due is found again
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,7 +36,7 @@ import structlog
 from pacs_node.config import Settings, shipped
 from pacs_node.database.alerts import clear_alert, clear_kind, raise_alert
 from pacs_node.database.engine import Store
-from pacs_node.reception.pressure import Pressure
+from pacs_node.reception.pressure import Disk, Pressure, measure
 from pacs_node.reception.spool import Spool
 from pacs_node.routing import Rules
 
@@ -48,6 +54,9 @@ class House:
     quarantine_seen: int = 0  # when the quarantine folder had last changed as it was read, ns
     pressure: Pressure = Pressure.NORMAL  # of the disk, as it was last said
     swept_at: datetime | None = None
+    measure: Callable[[Path], Disk] = measure  # a made-up disk in tests
+    folders: threading.Lock = field(default_factory=threading.Lock)  # held by who moves files into study folders, and by who removes empty ones
+    looked: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # where retention's last look at what is ripe ended
     log: structlog.typing.FilteringBoundLogger = field(default_factory=structlog.get_logger)
 
     @property

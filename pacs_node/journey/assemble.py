@@ -114,10 +114,10 @@ def _say_held(house: House, study: StudyRow) -> None:
 
 
 def series_views(house: House, study: StudyRow) -> tuple[routing.SeriesView, ...]:
-    """Read the headers of a study's series as the rules see them; our own results are left out."""
+    """Read the headers of a study's series as the rules see them; our own results are left out, and what retention removed."""
     views = []
     for series in study.series:
-        rows = [row for row in series.instances if not row.own]
+        rows = [row for row in series.instances if not row.own and row.removed_at is None]
         headers = [header for row in rows if (header := _header(house, row)) is not None]
         if headers:
             views.append(routing.view(headers, called_ae=rows[0].called_ae, calling_ae=rows[0].calling_ae))
@@ -185,8 +185,10 @@ def _parts(request: routing.JobRequest) -> Sequence[str]:
 
 def _make_job(house: House, session: Session, study: StudyRow, request: routing.JobRequest, judgements: Sequence[completeness.Judgement], now: datetime) -> str:
     """Make a job unless the same was made before; what it replaces is withdrawn. Returns a phrase for the study's outcome."""
-    chosen = [row for series in study.series if series.series_uid in request.series_uids for row in series.instances if not row.own]
-    digest = jobs.digest(chosen)
+    known = [row for series in study.series if series.series_uid in request.series_uids for row in series.instances if not row.own]
+    chosen = [row for row in known if row.removed_at is None]
+    missing, digest = len(known) - len(chosen), jobs.digest(chosen)
+    same = {digest, jobs.digest(known)}  # what came again after its removal is no news
     name = request.pipeline or "notice"
     before = [
         job
@@ -195,7 +197,7 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
     ]
     for job in before:
         whole = not deliveries.withdrawn(session, job.id, job.run)
-        if whole and job.digest == digest and {target.destination for target in request.targets} <= {target["destination"] for target in job.targets}:
+        if whole and job.digest in same and {target.destination for target in request.targets} <= {target["destination"] for target in job.targets}:
             return f"{name}: job {job.id}"
     for job in before:
         if job.state in (JobState.QUEUED, JobState.RUNNING, JobState.PARKED):
@@ -212,8 +214,8 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
         priority=jobs.PRIORITIES[request.priority],
         run=jobs.highest_run(session, study.id, request.pipeline or "") + 1,
         predecessor_id=before[-1].id if before else None,
-        complete_reason="; ".join(dict.fromkeys(judgement.reason for judgement in judgements)),
-        partial=any(judgement.partial for judgement in judgements),
+        complete_reason="; ".join([*dict.fromkeys(judgement.reason for judgement in judgements), *_removed_before(missing, len(known))]),
+        partial=missing > 0 or any(judgement.partial for judgement in judgements),
         not_before=now,
         created_at=now,
     )
@@ -221,3 +223,7 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
     session.flush()
     house.log.info("job made", study=study_tag(study.study_uid), job=job.id, pipeline=name, reason=job.complete_reason, run=job.run)
     return f"{name}: job {job.id}"
+
+
+def _removed_before(missing: int, known: int) -> list[str]:
+    return [f"{missing} of its {known} instances are not looked at: they came earlier and have been removed by retention"] if missing else []

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from pacs_node.database import deliveries, holds, jobs, studies
+from pacs_node.database import deliveries, holds, jobs, removal, studies
 from pacs_node.database.alerts import audit, clear_alert, clear_number, open_alerts
 from pacs_node.database.engine import Store
 from pacs_node.database.states import JOB_MOVES, DeliveryState, JobState, StudyState, move
@@ -30,10 +30,22 @@ def retry_job(store: Store, job_id: int, now: datetime) -> str:
         job = jobs.lock(session, job_id)
         if job is None:
             raise InputError(f"there is no job {job_id}: `pacs-node jobs` lists them")
+        if job.state is JobState.CANCELLED:
+            _refuse_without_files(session, job)
         if JobState.QUEUED not in JOB_MOVES[job.state] or job.state is JobState.RUNNING:
             raise InputError(f"job {job_id} is {job.state.value}: only parked, not analysed and done jobs can be run again")
+        _refuse_without_files(session, job)
         _rerun(session, job, now)
     return f"job {job_id} is queued again, as run {job.run}"
+
+
+def _refuse_without_files(session: Session, job: JobRow) -> None:
+    """Refuse to run a job on less than it was made for: retention has removed files of its series."""
+    missing = removal.gone(session, job.study_id, job.series_uids)
+    if missing and removal.present_digest(session, job) != job.digest:
+        reason = job.study.removed_reason
+        problem = f"job {job.id} cannot run again: {missing} files of its series were removed ({reason})"
+        raise InputError(f"{problem}. Have study {job.study_id} sent again first: what is the same as before makes no new job, but can be retried")
 
 
 def _rerun(session: Session, job: JobRow, now: datetime) -> None:
@@ -49,7 +61,8 @@ def retry_delivery(store: Store, delivery_id: int, now: datetime) -> str:
         if row is None:
             raise InputError(f"there is no delivery {delivery_id}: `pacs-node deliveries` lists them")
         if row.state in (DeliveryState.DELIVERED, DeliveryState.CANCELLED, DeliveryState.SENDING):
-            raise InputError(f"delivery {delivery_id} is {row.state.value}: only waiting, parked and refused ones can be sent again")
+            gone = ", and its file has been removed" if row.removed else ""
+            raise InputError(f"delivery {delivery_id} is {row.state.value}{gone}: only waiting, parked and refused ones can be sent again")
         _resend(session, row, now)
     return f"delivery {delivery_id} to {row.destination} is due now"
 
@@ -105,6 +118,8 @@ def release(store: Store, study_id: int, now: datetime) -> str:
             if not places:
                 raise InputError(f"study {study_id} is not held, it is {study.state.value}")
             return f"study {study_id} goes to {', '.join(places)} now: you said that the patients named here and there are one"
+        if study.removed_at is not None:
+            raise InputError(f"study {study_id} cannot be freed: its files were removed ({study.removed_reason}). Have it sent again")
         study.released_identities = ["\x1f".join(key) for key in studies.identities(study)]
         study.state = move(study.state, StudyState.RECEIVING)
         study.held_reason, study.waiting_for, study.look_again_at = "", "", now

@@ -1,7 +1,11 @@
-"""What the core does when the disk fills up: say it, and remove what may be removed. Receivers decide by the same table (`reception.pressure`).
+"""What the core does when the disk fills up: say it, and remove what is nobody's. Receivers decide by the same table (`reception.pressure`).
 
-What may go in this version: half-written files that nobody writes any more, and result files that no committed run names. Studies and
-results stay: retention is not in this version, so that an administrator has to make room where that is not enough.
+::
+
+    WARN      said
+    SWEEP     half-written files and results of uncommitted runs go (here), then what is finished, oldest first (`retire`), until there is room
+    REJECT    said as an alert; the sweep goes on, and takes what a backup holds as well
+    REFUSE    as before; jobs write their results from the reserve
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from pacs_node.config import Settings
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow
 from pacs_node.journey import House
-from pacs_node.reception.pressure import Disk, Marks, Pressure, decide, measure
+from pacs_node.reception.pressure import Disk, Marks, Pressure, decide
 
 _ABANDONED = timedelta(hours=1)  # after its last change nobody writes a half file any more: peers that stall are let go in a minute
 _SWEEP_EVERY = timedelta(minutes=1)
@@ -48,7 +52,7 @@ def pressure_of(settings: Settings, disk: Disk) -> Pressure:
 
 def relieve(house: House, moment: datetime) -> Pressure:
     """Look at the disk, say what changed, and sweep where the time has come."""
-    disk = measure(house.data)
+    disk = house.measure(house.data)
     pressure = pressure_of(house.settings, disk)
     if pressure is not house.pressure:
         (house.log.info if pressure is Pressure.NORMAL else house.log.warning)("disk", state=WORDS[pressure], free_gb=round(disk.free / 1e9, 1))
@@ -56,7 +60,7 @@ def relieve(house: House, moment: datetime) -> Pressure:
     if pressure >= Pressure.SWEEP and (house.swept_at is None or not timedelta() <= moment - house.swept_at < _SWEEP_EVERY):
         house.swept_at = moment
         swept = sweep(house, moment)
-        house.log.warning("swept", files=swept.files, megabytes=round(swept.bytes / 1e6, 1), more="retention is not in this version")
+        house.log.warning("swept", files=swept.files, megabytes=round(swept.bytes / 1e6, 1), more="finished studies go next")
     if pressure >= Pressure.REJECT:
         house.alert("disk", "data folder", f"{house.data} has {disk.free / 1e9:.1f} GB free: {WORDS[pressure]}. Make room on it; jobs go on meanwhile")
     else:

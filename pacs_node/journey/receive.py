@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from pacs_node import crash
 from pacs_node.assembly import grouping
+from pacs_node.assembly.encoded import fingerprint
 from pacs_node.database import deliveries, jobs, originals, studies
 from pacs_node.database.alerts import clear_alert, raise_alert
 from pacs_node.database.states import StudyState, move
@@ -54,6 +55,7 @@ class _Known:
     path: Path
     study_uid: str
     own: bool
+    removed: bool  # its file, by retention
 
 
 @dataclass
@@ -198,12 +200,15 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
     with house.store.read() as session:
         done = set(studies.known_arrivals(session, [item.arrival.name for item in items]))
         rows = studies.find_instances(session, [item.instance.sop_uid for item in items])
-        known = {uid: _Known(house.data / studies.instance_path(row), row.series.study.study_uid, row.own) for uid, row in rows.items()}
+        known = {uid: _known(house, row) for uid, row in rows.items()}
     repeats: dict[str, grouping.Repeat] = {}
+    digests: dict[str, str] = {}  # of what comes again after its file was removed
     for item in list(items):
         if item.instance.sop_uid in known and item.arrival.name not in done:
             try:
                 repeats[item.arrival.name] = _compare(known[item.instance.sop_uid], item)
+                if known[item.instance.sop_uid].removed:
+                    digests[item.arrival.name] = fingerprint(item.arrival.path)[1]
             except UnreadableObject as error:
                 _quarantine(house, item.arrival, error.reason, now)
                 items.remove(item)
@@ -216,7 +221,7 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
             if row is not None and item.arrival.name in done:
                 batch.moves.append((item.arrival.path, studies.instance_path(row)))  # a crash came between commit and move
             elif row is not None:
-                _take_repeat(house, session, batch, _Repeated(item, row, repeats[item.arrival.name]), now)
+                _take_repeat(house, session, batch, _Repeated(item, row, repeats[item.arrival.name], digests.get(item.arrival.name, "")), now)
             else:
                 _take_new(house, session, batch, item)
         for study_id in batch.studies:
@@ -227,12 +232,19 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
         house.log.info(event, **values)
 
 
+def _known(house: House, row: InstanceRow) -> _Known:
+    return _Known(house.data / studies.instance_path(row), row.series.study.study_uid, row.own, row.removed_at is not None)
+
+
 def _compare(known: _Known, item: _Item) -> grouping.Repeat:
     """Compare a repeat with what is here; raises `UnreadableObject` where the new object is the one that cannot be read."""
     if known.own:
         return grouping.Repeat(grouping.Likeness.SAME, "it is a result of this node")
     if item.instance.study_uid != known.study_uid:
         return grouping.Repeat(grouping.Likeness.CONFLICT, "the same SOP Instance UID is known from another study")
+    if known.removed:
+        grouping.ensure_readable(item.arrival.path)
+        return grouping.Repeat(grouping.Likeness.IDENTITY_CHANGED, "the object received before has been removed since")  # see `_bring_back`
     try:
         return grouping.compare(known.path, item.arrival.path)
     except UnreadableObject:
@@ -245,12 +257,14 @@ class _Repeated:
     item: _Item
     row: InstanceRow
     repeat: grouping.Repeat
+    digest: str  # of the new dataset, where the file of the old one was removed
 
 
 def _take_new(house: House, session: Session, batch: _Batch, item: _Item) -> None:
     facts = {"accession": item.accession, "description": item.description}
     study = studies.ensure_study(session, item.instance, item.arrival, facts)
     row = studies.add_instance(session, studies.ensure_series(session, study, item.series), item.instance, item.arrival, own=item.own)
+    study.removed_at = None
     batch.moves.append((item.arrival.path, studies.instance_path(row)))
     if not item.own:
         studies.reopen(study, item.arrival.received_at, house.patience)
@@ -260,6 +274,10 @@ def _take_new(house: House, session: Session, batch: _Batch, item: _Item) -> Non
 def _take_repeat(house: House, session: Session, batch: _Batch, repeated: _Repeated, now: datetime) -> None:
     arrival, study, repeat = repeated.item.arrival, repeated.row.series.study, repeated.repeat
     facts: dict[str, object] = {"study": study_tag(study.study_uid), "sender": arrival.sender.calling_ae, "why": repeat.why}
+    if repeated.row.removed_at is not None and not repeated.row.own and repeated.item.instance.study_uid == study.study_uid:
+        same = _bring_back(house, session, batch, repeated, now)
+        batch.remarks.append(("received again after its removal", facts | {"same": same}))
+        return
     match repeat.likeness:
         case grouping.Likeness.SAME | grouping.Likeness.SAME_PIXELS:
             batch.drops.append(arrival)
@@ -286,14 +304,39 @@ def _correct(house: House, session: Session, batch: _Batch, repeated: _Repeated,
     reason = f"replaced by a corrected object: {repeated.repeat.why}"
     aside = AsideRow(kind="superseded", reason=reason, path=old, sop_uid=repeated.row.sop_uid, study_uid=study.study_uid, received_at=item.arrival.received_at)
     studies.add_aside(session, aside)
+    _withdraw(house, session, repeated, before, now)
+    studies.reopen(study, item.arrival.received_at, house.patience)
+    batch.moves.append((item.arrival.path, studies.instance_path(repeated.row)))
+    batch.studies.add(study.id)
+
+
+def _withdraw(house: House, session: Session, repeated: _Repeated, before: list[str], now: datetime) -> None:
+    """Stop what runs on an object as it was; ``before``: the patient it named. What is out under another identity is said."""
+    study = repeated.row.series.study
     jobs.cancel_unfinished(session, study.id, now, "an object of the study was corrected")
     deliveries.cancel_unfinished(session, study.id, "an object of the study was corrected")
     originals.cancel(session, repeated.row.id, "the instance was corrected")
     if repeated.row.identity != before:
         say_old_identity(house, session, study.id, now)
+
+
+def _bring_back(house: House, session: Session, batch: _Batch, repeated: _Repeated, now: datetime) -> bool:
+    """Take an object in again whose file was removed; returns whether it is byte for byte what it was.
+
+    Then the study gathers again and makes no new job, unless something else came with it. Other bytes count as another version: nobody can
+    tell any more what differs.
+    """
+    row, item = repeated.row, repeated.item
+    study, before = row.series.study, row.identity
+    same = repeated.digest == row.fingerprint != "" and row.transfer_syntax_uid == item.instance.transfer_syntax_uid
+    studies.bring_back(row, item.instance, item.arrival, same=same)
+    if row.identity != before:
+        _withdraw(house, session, repeated, before, now)
+    study.removed_at = None
     studies.reopen(study, item.arrival.received_at, house.patience)
-    batch.moves.append((item.arrival.path, studies.instance_path(repeated.row)))
+    batch.moves.append((item.arrival.path, studies.instance_path(row)))
     batch.studies.add(study.id)
+    return same
 
 
 def say_old_identity(house: House, session: Session, study_id: int, now: datetime) -> None:
@@ -342,15 +385,16 @@ def is_mixed(study: StudyRow) -> bool:
 
 def _carry_out(house: House, batch: _Batch) -> None:
     folders: dict[Path, None] = {}  # targets first: a name is taken from the spool only after it is durable elsewhere
-    for source, target in batch.moves:
-        path = house.folder(str(Path(target).parent)) / Path(target).name
-        if source.exists():
-            if path.exists():  # of an index that was lost meanwhile: an acknowledged file is never overwritten
-                take_back(house.spool.new, path)
-            os.replace(source, path)
-        folders[path.parent] = None
-    crash.passed("moved")
-    _sync_all([*folders, *dict.fromkeys(source.parent for source, _ in batch.moves)])
+    with house.folders:
+        for source, target in batch.moves:
+            path = house.folder(str(Path(target).parent)) / Path(target).name
+            if source.exists():
+                if path.exists():  # of an index that was lost meanwhile: an acknowledged file is never overwritten
+                    take_back(house.spool.new, path)
+                os.replace(source, path)
+            folders[path.parent] = None
+        crash.passed("moved")
+        _sync_all([*folders, *dict.fromkeys(source.parent for source, _ in batch.moves)])
     house.spool.forget(*batch.drops)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from pacs_node.database import studies
+from pacs_node.database import removal, studies
 from pacs_node.database.alerts import audit
 from pacs_node.database.tables import InstanceRow
 from pacs_node.errors import UnreadableObject
@@ -53,7 +53,7 @@ def waiting(house: House, before: str = "~") -> bool:
 def unknown_files(house: House) -> Iterator[Path]:
     """Give the files of the studies folder that no row names; files with names that are not ours are left alone."""
     with house.store.read() as session:
-        kept = studies.aside_paths(session, "superseded")
+        kept = studies.aside_paths(session, "superseded").union(removal.listed(session))
     for folder in sorted((house.data / "studies").glob("[0-9]*/[0-9]*"), key=lambda folder: (len(folder.name), folder.name)):
         if not folder.name.isdecimal():
             continue

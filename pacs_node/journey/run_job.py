@@ -159,7 +159,7 @@ def _run_facts(house: House, job: JobRow, prior: PriorReport | None) -> Run:
 
 def _files(house: House, study: StudyRow, series_uids: Sequence[str], *, wanted: bool) -> tuple[Path, ...]:
     chosen = [series for series in study.series if (series.series_uid in series_uids) is wanted]
-    return tuple(house.data / studies.instance_path(row) for series in chosen for row in series.instances if not row.own)
+    return tuple(house.data / studies.instance_path(row) for series in chosen for row in series.instances if not row.own and row.removed_at is None)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------------
@@ -229,6 +229,7 @@ def _post(session: Session, job: JobRow, part: Part, moment: datetime) -> None:
         )
         session.add(row)
         session.flush()
+        job.removed_at = None
         rejected = any(found for other, _, _, found in part.objects if other.kind != "notice") and obj.kind != "notice"
         if not faults and not rejected:
             for destination in part.destinations:

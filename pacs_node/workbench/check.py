@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from pacs_node import node, results
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.analysis.installed import available
-from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Retention, Settings, StowDestination
+from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Settings, StowDestination
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery import cstore, stow, web
@@ -57,8 +57,6 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
 def _supported(settings: Settings) -> Iterator[Line]:
     for key, why in node.unsupported(settings):
         yield "fault", f"{key}: {why}"
-    if settings.retention != Retention():
-        yield "warning", "retention: this version removes nothing by itself; watch the disk of the data folder"
     if settings.monitoring != Monitoring():
         yield "warning", "monitoring: the status page is not available in this version; use `pacs-node status`"
 

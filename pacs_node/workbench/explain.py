@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from pacs_node import node, routing
 from pacs_node.analysis.installed import available
 from pacs_node.config import Settings, parse_duration
-from pacs_node.database import studies
+from pacs_node.database import removal, studies
 from pacs_node.database.tables import StudyRow
 from pacs_node.errors import InputError
 from pacs_node.journey import models_folder, now, rules_file
@@ -59,8 +60,15 @@ def explain_past(settings: Settings, span: str) -> list[Explained]:
             study = studies.get_study(session, study_id)
             assert study is not None
             decisions = routing.route(house.rules, series_views(house, study))
-            explained.append(Explained(f"study {study.id} ({study.study_uid}): {study.outcome or study.state.value}", study.study_uid, decisions))
+            title = f"study {study.id} ({study.study_uid}): {study.outcome or study.state.value}{_missing(session, study)}"
+            explained.append(Explained(title, study.study_uid, decisions))
     return explained
+
+
+def _missing(session: Session, study: StudyRow) -> str:
+    """Say that rules cannot be asked about files that retention has removed."""
+    count = removal.gone(session, study.id)
+    return f". {count} of its files are gone, the rules were asked about what is left ({study.removed_reason})" if count else ""
 
 
 def _rules(settings: Settings) -> routing.Rules:

@@ -1,7 +1,7 @@
 """`pacs-node fsck`: spool, study folders, results and database compared, and what differs put right.
 
-Nothing is deleted that a sender was told is kept: it is indexed again, or moved to quarantine. Only what was never acknowledged goes:
-half-written files, and result files of runs that were never committed.
+Nothing is deleted that a sender was told is kept: it is indexed again, or moved to quarantine. Only what was never acknowledged goes,
+half-written files and result files of runs that were never committed, and what retention has given up already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.orm import selectinload
 
 from pacs_node import node
 from pacs_node.config import Settings
-from pacs_node.database import deliveries, studies
+from pacs_node.database import deliveries, removal, studies
 from pacs_node.database.engine import Store
 from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, ObjectRow
 from pacs_node.dicom.file_meta import read_meta
@@ -28,6 +28,7 @@ from pacs_node.journey import House
 from pacs_node.journey.pressure import half_files, uncommitted
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import index_again, put_into_quarantine, unknown_files, waiting
+from pacs_node.journey.retire import work_off
 from pacs_node.reception.notes import read_note
 from pacs_node.reception.part10 import sender_of
 from pacs_node.routing import Rules
@@ -125,6 +126,7 @@ def _findings(house: House, *, repair: bool, deep: bool) -> Iterator[Finding]:
     """Give what is found, in an order in which a repair makes later findings vanish: strangers are indexed before anybody is missed."""
     yield from _database(house)
     yield from _half_files(house)
+    yield from _given_up(house)
     yield from _strangers(house)
     yield from _damaged_arrivals(house)
     if deep:
@@ -164,6 +166,14 @@ def _half_files(house: House) -> Iterator[Finding]:
         yield Finding("result file of a run that was not committed", _name(house, path), "removed", path.unlink)
 
 
+def _given_up(house: House) -> Iterator[Finding]:
+    """Give the files whose removal was interrupted: a running node removes them at its next look."""
+    with house.store.read() as session:
+        listed = removal.listed(session)
+    if any((house.data / path).exists() for path in listed):
+        yield Finding("removal that was interrupted", f"{len(listed)} files", "finished", partial(work_off, house))
+
+
 def _strangers(house: House) -> Iterator[Finding]:
     for path in list(unknown_files(house)):
         try:
@@ -198,7 +208,8 @@ def _instances(house: House) -> Iterator[tuple[InstanceRow, Path]]:
         with house.store.read() as session:
             rows = session.scalars(select(InstanceRow).where(InstanceRow.id > last).order_by(InstanceRow.id).limit(_PAGE)).all()
         for row in rows:
-            yield row, house.data / studies.instance_path(row)
+            if row.removed_at is None:  # the others are tombstones
+                yield row, house.data / studies.instance_path(row)
         if not rows:
             return
         last = rows[-1].id
@@ -237,7 +248,7 @@ def _aside(house: House) -> Iterator[Finding]:
         known = {row.path: row for row in session.scalars(select(AsideRow))}
     arrived = {path.stem for path in house.spool.new.glob("*/*.dcm")}
     for relative, row in known.items():
-        if not (house.data / relative).is_file() and Path(relative).stem not in arrived:
+        if row.removed_at is None and not (house.data / relative).is_file() and Path(relative).stem not in arrived:
             yield Finding(f"missing file kept aside ({row.kind})", relative, "taken off the list", partial(_forget, house, row.id))
     for item in house.spool.quarantined():
         if _name(house, item.path) not in known:

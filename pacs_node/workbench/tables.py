@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
 from pacs_node.config import Settings
-from pacs_node.database import alerts, deliveries, jobs, originals
+from pacs_node.database import alerts, deliveries, jobs, originals, removal
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
@@ -46,7 +46,7 @@ def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[st
             "destinations": _destinations(session, settings),
             "disk": _disk(settings),
             "came_back": _came_back(session),
-            "aside": [_aside(row) for row in session.scalars(select(AsideRow).order_by(AsideRow.id.desc()).limit(limit))],
+            "aside": [_aside(row) for row in session.scalars(select(AsideRow).where(AsideRow.removed_at.is_(None)).order_by(AsideRow.id.desc()).limit(limit))],
         }
 
 
@@ -89,6 +89,8 @@ def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
             "last_arrival": _time(study.last_arrival),
             "waiting_for": study.held_reason or study.waiting_for or ("quiet time" if study.look_again_at else ""),
             "outcome": study.outcome,
+            "removed": _time(study.removed_at),
+            "removed_reason": study.removed_reason,
         }
         for study in studies
     ]
@@ -156,6 +158,7 @@ def job_page(settings: Settings, job_id: int) -> dict[str, Any]:
             "finished": _time(job.finished_at),
             "finding": job.finding,
             "series": list(job.series_uids),
+            "files": _files(session, job),
         }
         sent = deliveries.list_deliveries(session, 1000, job_id)
         rows = [_object_row(row) for row in reversed(sent)]
@@ -164,8 +167,18 @@ def job_page(settings: Settings, job_id: int) -> dict[str, Any]:
         return {"facts": facts, "objects": rows}
 
 
+def _files(session: Session, job: JobRow) -> str:
+    """Say what retention has removed of what the job looked at, and of what it made."""
+    missing, facts = removal.gone(session, job.study_id, job.series_uids), []
+    if missing:
+        facts.append(f"{missing} received files were removed ({job.study.removed_reason})")
+    if job.removed_at is not None and job.objects:
+        facts.append(f"its results were removed {_time(job.removed_at)}")
+    return "; ".join(facts) or "kept"
+
+
 def _unposted(obj: ObjectRow) -> dict[str, Any]:
-    state = "kept back by the gate" if obj.faults else "not sent"
+    state = "removed" if obj.removed_at is not None else "kept back by the gate" if obj.faults else "not sent"
     return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": state, "message": "; ".join(obj.faults)}
 
 
