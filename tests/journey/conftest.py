@@ -44,3 +44,15 @@ def make_town(tmp_path: Path, database: dict[str, str]) -> Iterator[Callable[...
     yield make
     for one in built:
         one.house.store.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("stories").addoption("--story-minutes", type=float, metavar="N", help="tell random stories to the node for N minutes, in place of a fixed set")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test may take longer where it fails, to find a short story."""
+    minutes = config.getoption("--story-minutes", default=None) or 0.0
+    for item in items:
+        if item.name.startswith("test_no_story"):
+            item.add_marker(pytest.mark.timeout(minutes * 60 + 1800))
