@@ -197,10 +197,12 @@ def _index(house: House, items: list[_Item], now: datetime) -> None:
 
 
 def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
+    items[:] = [item for item in items if item.arrival.path.exists()]  # but for what `_finish_moves` has brought into place
     with house.store.read() as session:
         done = set(studies.known_arrivals(session, [item.arrival.name for item in items]))
         rows = studies.find_instances(session, [item.instance.sop_uid for item in items])
         known = {uid: _known(house, row) for uid, row in rows.items()}
+    _finish_moves(house, [row for row in rows.values() if row.arrival not in done and row.removed_at is None])
     repeats: dict[str, grouping.Repeat] = {}
     digests: dict[str, str] = {}  # of what comes again after its file was removed
     for item in list(items):
@@ -234,6 +236,18 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
 
 def _known(house: House, row: InstanceRow) -> _Known:
     return _Known(house.data / studies.instance_path(row), row.series.study.study_uid, row.own, row.removed_at is not None)
+
+
+def _finish_moves(house: House, rows: Iterable[InstanceRow]) -> None:
+    """Bring into place what a crash left in the spool after its row was committed.
+
+    Usually the arrival itself is met again and moved. A repeat of it can come before it, though: where the clock was set back in between,
+    the repeat has the earlier name. It is to be compared with the file of the row, and the file that it supersedes has to be kept.
+    """
+    missing = [(row.arrival, studies.instance_path(row)) for row in rows if not (house.data / studies.instance_path(row)).exists()]
+    left = [(source, path) for name, path in missing if (source := house.spool.find(name)) is not None]
+    if left:
+        _carry_out(house, _Batch(moves=left))
 
 
 def _compare(known: _Known, item: _Item) -> grouping.Repeat:

@@ -72,6 +72,7 @@ class Spool:
         for parent in dict.fromkeys(parent for folder in missing for parent in (folder.parent, folder.parent.parent, data.parent)):
             with contextlib.suppress(PermissionError):  # the parent of the data folder may be someone else's
                 self._files.sync_folder(parent)
+        self._last_time = max((int(name[:20]) for name, _ in self._entries()), default=0)  # nor does one that was set back before a restart
 
     # --- writing -------------------------------------------------------------------------------------------------------
 
@@ -171,6 +172,10 @@ class Spool:
                         if time.time() - entry.stat().st_mtime < seconds:
                             found.add(match[2])
         return found
+
+    def find(self, name: str) -> Path | None:
+        """Return where the arrival of this name lies; None where it was taken away."""
+        return next((path for shard in self._shards if (path := shard / f"{name}.dcm").is_file()), None)
 
     def quarantined(self) -> list[Quarantined]:
         """Return what lies in quarantine, oldest first."""

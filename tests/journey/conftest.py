@@ -47,7 +47,8 @@ def make_town(tmp_path: Path, database: dict[str, str]) -> Iterator[Callable[...
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("stories").addoption("--story-minutes", type=float, metavar="N", help="tell random stories to the node for N minutes, in place of a fixed set")
+    group = parser.getgroup("stories")
+    group.addoption("--story-minutes", type=float, metavar="N", help="tell the node random stories for N minutes, in place of a fixed set")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,7 +136,7 @@ def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-@lru_cache(maxsize=None)
+@cache
 def image(study: str, series: int, index: int, patient: str, look: str = "plain") -> Content:
     """Return a slice; ``look``: as the modality made it, with other pixels, or with another attribute only."""
     changes: dict[str, object] = {"other pixels": {"PixelData": bytes(512)}, "retouched": {"StationName": "OTHER"}}.get(look, {})
@@ -147,7 +147,7 @@ def image(study: str, series: int, index: int, patient: str, look: str = "plain"
     return Content(str(ds.StudyInstanceUID), str(ds.SOPInstanceUID), str(ds.SOPClassUID), syntax, patient, pixels, body, _digest(body))
 
 
-@lru_cache(maxsize=None)
+@cache
 def damaged(study: str, index: int) -> Content:
     """Return the beginning of a slice, cut within its header."""
     whole = image(study, 1, index, PATIENTS[0])
@@ -250,7 +250,7 @@ class World(Town):
         self.running: set[str] = set()
         self.names = {"left": "left-0", "right": "right-0"}  # of the two workers
         self.rules_used = ["one report"]
-        clock_of = SimpleNamespace(time_ns=lambda: int(self.clock.timestamp() * 1e9))
+        clock_of = SimpleNamespace(time_ns=lambda: int(self.clock.timestamp() * 1e9), time=lambda: self.clock.timestamp())
         for module in (spool, returning):
             patch.setattr(module, "time", clock_of)
         patch.setattr(crash, "passed", self.seam)
@@ -266,7 +266,7 @@ class World(Town):
             {"ct-test": folder, "ct-two": folder},
             destinations=destinations,
             reception={"reserve": "0B"},
-            retention={"high_watermark": "100%"},
+            retention={"high_watermark": "100%"} | dict.fromkeys(("keep", "unrouted", "held", "parked", "undelivered", "aside", "quarantine"), "3650d"),
         )
         self.clock = DAY
         random.seed(0)

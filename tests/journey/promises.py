@@ -15,7 +15,7 @@ from sqlalchemy.orm import selectinload
 from pacs_node.database import jobs, studies
 from pacs_node.database.alerts import open_alerts
 from pacs_node.database.states import DELIVERY_MOVES, JOB_MOVES, STUDY_MOVES, DeliveryState, JobState, StudyState
-from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, JobRow, ObjectRow, StudyRow
+from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, JobRow, ObjectRow, SeriesRow, StudyRow
 from pacs_node.dicom.header import read_header
 from pacs_node.records import Parcel
 from pacs_node.workbench.fsck import examine
@@ -168,9 +168,7 @@ class Promises:
         world = self.world
         with world.house.store.read() as session:
             alerts = {(alert.kind, alert.subject) for alert in open_alerts(session)}
-            whole = selectinload(StudyRow.series).selectinload(
-                StudyRow.series.property.mapper.class_.instances,
-            )
+            whole = selectinload(StudyRow.series).selectinload(SeriesRow.instances)
             found = session.scalars(select(StudyRow).options(whole)).all()
         told = any(kind == "cleared" for kind, _ in world.touched)
         assert told or not {kind for kind, _ in alerts} & {"assembly", "duty", "file"}, f"the node could not do its work: {alerts}"
@@ -237,7 +235,7 @@ class Promises:
         if row.destination == "archive":
             assert world.places.kept.get(uid) == row.object.sha256, f"{where}: not in the archive"
         else:
-            out = [path for path in (world.folder / "out").rglob(f"{uid}.dcm")]
+            out = list((world.folder / "out").rglob(f"{uid}.dcm"))
             assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in out] == [row.object.sha256], f"{where}: not in the folder"
         header = read_header(world.settings.node.data / row.object.path)
         assert str(header.PatientID) in self.patients(study.study_uid), f"{where}: the patient is another one by now"

@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from sqlalchemy import select
 
+from pacs_node import crash
 from pacs_node.database import alerts, deliveries, jobs
 from pacs_node.database.states import DeliveryState, JobState, StudyState
 from pacs_node.database.tables import AsideRow, StudyRow
@@ -393,3 +394,42 @@ def test_out_of_scope_is_told_without_an_alert(town: Town) -> None:
     town.settle()
     assert alert_kinds(town) == []
     assert "nothing but air" in town.results()[0].to_json()
+
+
+def test_a_correction_named_before_what_a_crash_left_in_the_spool_still_supersedes_it(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is set back in between, so that the correction has the earlier name."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(step: str) -> None:
+        if step == "indexed":
+            raise Killed
+
+    town.send([ct_slice(0, patient="WRONG")])
+    with monkeypatch.context() as patch:
+        patch.setattr(crash, "passed", die)
+        with pytest.raises(Killed):
+            town.gather()
+    left = next(town.house.spool.new.rglob("*.dcm"))
+    town.send([ct_slice(0, patient="RIGHT")])
+    correction = next(path for path in town.house.spool.new.rglob("*.dcm") if path != left)
+    correction.rename(correction.with_name(f"{int(left.name[:20]) - 1:020d}{correction.name[20:]}"))
+    town.gather()
+    with town.house.store.read() as session:
+        assert session.scalars(select(StudyRow)).one().patient_id == "RIGHT"
+        superseded = session.scalars(select(AsideRow)).one()
+    assert (town.settings.node.data / superseded.path).is_file()
+    assert not list(town.house.spool.new.rglob("*.dcm"))
+
+
+def test_names_in_the_spool_go_on_where_the_clock_was_set_back_before_a_restart(town: Town) -> None:
+    town.wait(days=1)
+    town.send([ct_slice(0, patient="WRONG")])
+    town.wait(days=-1)
+    town.restart()
+    sender, right = Sender("CT1", "PACS_NODE", "127.0.0.1:1", "later"), ct_slice(0, patient="RIGHT")
+    town.house.spool.store(sender, str(right.SOPClassUID), str(right.SOPInstanceUID), str(right.file_meta.TransferSyntaxUID), [encode_body(right)])
+    town.gather()
+    with town.house.store.read() as session:
+        assert session.scalars(select(StudyRow)).one().patient_id == "RIGHT"

@@ -30,7 +30,7 @@ from pacs_node.journey import operate
 from tests.journey.machine import FILE_STEPS, LONG, LOOKS, PATIENTS, PAUSES, RULES, SERIES, SLICES, STEPS, STUDIES, Places, World, damaged, image
 from tests.journey.promises import Promises
 
-STORIES = 50
+STORIES = 40
 EVENTS = 30  # of one story
 _MOST_ROUNDS = 60  # until all has come to rest
 
