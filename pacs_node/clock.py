@@ -13,6 +13,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from pacs_node.journey import House
 from pacs_node.journey.assemble import assemble
+from pacs_node.journey.count import ask
 from pacs_node.journey.deliver import deliver
 from pacs_node.journey.leases import reap
 from pacs_node.journey.pressure import relieve
@@ -66,6 +67,11 @@ def send_to(name: str) -> Callable[[House], None]:
     return run
 
 
+def ask_archive(name: str) -> Callable[[House], object]:
+    """Return the duty that asks an archive about the studies that wait for its word."""
+    return lambda house: ask(house, name, house.clock())
+
+
 CATCH_UP = Duty("catch up", timedelta(0), catch_up)  # once, at the start
 GATHER = Duty("gather", timedelta(milliseconds=400), gather)
 
@@ -78,6 +84,7 @@ def duties(house: House) -> tuple[Duty, ...]:
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
         Duty("retire", timedelta(seconds=30), lambda house: retire(house, house.clock())),
         *(Duty(f"deliver to {name}", timedelta(seconds=1), send_to(name)) for name in house.settings.destinations),
+        *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in house.settings.destinations.items() if at.kind == "dicom"),
     )
 
 

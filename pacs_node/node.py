@@ -74,7 +74,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
     """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
     found = [
         ("reception.commitment", settings.reception.commitment, "Storage Commitment is not available in this version: set it to false"),
-        ("assembly.verify_with", settings.assembly.verify_with is not None, "asking the archive is not available in this version: leave it null"),
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
         ("database.url", not (settings.database.url or "sqlite").startswith("sqlite"), "only SQLite is available in this version: leave it null"),
     ]
@@ -116,11 +115,7 @@ def read_rules(settings: Settings) -> Rules:
     from pacs_node.routing import load
 
     bundles, file = available(journey.models_folder(settings)), journey.rules_file(settings)
-    loaded = load(file, pipelines=bundles, destinations=settings.destinations, senders=settings.reception.senders, assembly=settings.assembly)
-    for rule in loaded.rules:
-        if rule.complete.verify_with is not None:
-            raise ConfigError(file, None, f"rule {rule.name!r}: complete", "verify_with is not available in this version: leave it null")
-    return loaded
+    return load(file, pipelines=bundles, destinations=settings.destinations, senders=settings.reception.senders, assembly=settings.assembly)
 
 
 # --- the parent -----------------------------------------------------------------------------------------------------------

@@ -161,6 +161,7 @@ FAULTS = [
     ("destinations:\n  a:\n    kind: dicom\n    ae_title: A\n    address: x\n    port: 0", 6, "destinations.a.port", "greater than or equal to 1"),
     ("destinations:\n  a:\n    kind: dicom\n    ae_titel: A\n    address: x\n    port: 104", 2, "destinations.a.ae_title", "is missing"),
     ("destinations: {sender: {kind: folder, path: x}}", 1, "", "give this one another name"),
+    ("assembly: {verify_with: research}", 1, "", "'research' is no destination of kind dicom, which could be asked: there is none; add one"),
     ("reception: {senders: [{ae_title: A, results_to: b}]}", 1, "", "results_to of sender A: 'b' is none of the destinations (research)"),
     ("- a", 1, "", "must be a mapping with the keys node, database"),
     ("node: {port: 1,\n port: 2}", 2, "node.port", "is given twice (first in line 1)"),

@@ -54,7 +54,7 @@ def received_of(session: Session, study_id: int) -> int:
     return session.scalar(select(func.count()).where(InstanceRow.study_id == study_id, ~InstanceRow.own)) or 0
 
 
-def note(session: Session, row: CountRow, series: Sequence[SeriesCount] | None, problem: str, received: int, now: datetime) -> None:
+def note(row: CountRow, series: Sequence[SeriesCount] | None, problem: str, received: int, now: datetime) -> None:
     """Write an answer down, or why there is none; the next question comes the later the more were asked."""
     row.asked, row.asked_at, row.received, row.problem = row.asked + 1, now, received, problem
     if series is not None:

@@ -201,4 +201,3 @@ def warned_at(session: Session, subject: str) -> datetime | None:
     """Return since when an alert says that something will be removed."""
     query = select(AlertRow.raised_at).where(AlertRow.cleared_at.is_(None), AlertRow.kind == "retention", AlertRow.subject == subject)
     return session.scalars(query).first()
-

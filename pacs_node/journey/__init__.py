@@ -5,6 +5,7 @@
     receive.py     spool ─► instances          what arrived is indexed, compared, kept                (1 reception, 2 assembly)
     notes.py       spool ─► services          what peers said by DIMSE-N requests is taken to heart         (1 reception)
     assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
+    count.py       archives ─► counts         how many instances an archive has, what it has more              (2 assembly)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start

@@ -360,8 +360,7 @@ def say_old_identity(house: House, session: Session, study_id: int, now: datetim
     if not sent:
         return
     message = (
-        f"{' and '.join(sent)} of study {study_id} were delivered under a patient identity that has been corrected since: "
-        "have them rejected in the archive"
+        f"{' and '.join(sent)} of study {study_id} were delivered under a patient identity that has been corrected since: have them rejected in the archive"
     )
     if raise_alert(session, "identity", f"study {study_id}", message, now):
         house.log.error("alert", kind="identity", subject=f"study {study_id}", message=message)

@@ -104,6 +104,7 @@ FAULTS = [
     (f"{{{BASE}, pipeline: ct-head, complete: {{quiet: 2h, deadline: 1h}}}}", 3, "rules[1].complete.deadline", "shorter than the quiet time"),
     (f"{{{BASE}, pipeline: ct-head, complete: {{quiet: 3h}}}}", 3, "rules[1].complete.quiet", "shorter than the quiet time"),
     (f"{{{BASE}, pipeline: ct-head, complete: {{expect: [T1, ' ']}}}}", 3, "rules[1].complete.expect[1]", "is empty"),
+    (f"{{{BASE}, pipeline: ct-head, complete: {{verify_with: nobody}}}}", 3, "rules[1].complete.verify_with", "no destination of kind dicom"),
     (f"{{{BASE}, pipeline: ct-head, complete: {{quite: 3h}}}}", 3, "rules[1].complete.quite", "did you mean 'quiet'?"),
     (f"{{{BASE}, pipeline: ct-head, priority: high}}", 3, "rules[1].priority", "urgent"),
     ("{name: First, when: {Modality: CT}, pipeline: ct-head}", 3, "rules[1].name", "names an earlier rule"),

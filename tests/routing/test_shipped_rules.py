@@ -421,11 +421,13 @@ def readme_blocks(language: str) -> list[str]:
 def test_configuration_in_the_readme_loads(tmp_path: Path) -> None:
     settings = [block for block in readme_blocks("yaml") if not block.startswith("rules:")]
 
-    assert len(settings) == 3
+    assert len([block for block in settings if "archive:" in block]) >= 4
     for number, block in enumerate(settings):
         file = tmp_path / f"{number}.yaml"
         file.write_text(block, encoding="utf-8")
-        assert load_settings(file).destinations["archive"].accepts_research
+        loaded = load_settings(file)
+        if "archive:" in block:
+            assert loaded.destinations["archive"].accepts_research
 
 
 def test_the_archive_in_the_readme_knows_the_node_by_its_default_title_and_port() -> None:
