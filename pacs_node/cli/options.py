@@ -22,7 +22,12 @@ DEFAULT_FILE = Path("config/node.yaml")
 
 def settings_of(config: Path | None) -> Settings:
     """Read the configuration that a command is to use."""
-    return load_settings(config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    return load_settings(config_path(config))
+
+
+def config_path(config: Path | None) -> Path | None:
+    """Return the file that a command is to use; None: defaults."""
+    return config if config is not None else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
 
 
 def print_json(data: Any) -> None:
