@@ -82,7 +82,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
         if isinstance(destination, DicomDestination):
             found += [
                 (f"{key}.commitment", destination.commitment, "Storage Commitment is not available in this version: set it to false"),
-                (f"{key}.fallback", bool(destination.fallback), "fallback kinds are not available in this version: leave it empty; a refusal is reported"),
             ]
     return [(key, why) for key, asked, why in found if asked]
 

@@ -236,3 +236,11 @@ def test_a_document_gives_values_as_they_are_written(write: WRITE, text: str, wr
 def test_what_comes_with_the_package_is_found() -> None:
     assert (shipped("config") / "node.yaml").is_file()
     assert shipped("models").name == "models"
+
+
+@pytest.mark.parametrize(("kind", "instead"), [("sr", "single-frame"), ("pm", "sc"), ("report", "enhanced-sr")])
+def test_a_fallback_that_nothing_makes_is_refused_with_those_that_there_are(write: WRITE, kind: str, instead: str) -> None:
+    file = write(f"destinations:\n  archive: {{kind: dicom, ae_title: A, address: h, port: 104, fallback: {{{kind}: {instead}}}}}\n")
+    with pytest.raises(ConfigError, match="sr: enhanced-sr, sc: single-frame") as raised:
+        load_settings(file)
+    assert raised.value.line == 2

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from pacs_node.config.units import AETitle, ByteCount, DiskSize, Duration, Port, Section, Size, SOPClass
+from pacs_node.records import FALLBACKS
 
 
 class Equipment(Section):
@@ -173,6 +174,15 @@ class DicomDestination(Section):
     verify_identity: bool = False
     accepts_research: bool = False
     fallback: Mapping[str, str] = {}
+
+    @field_validator("fallback")
+    @classmethod
+    def _known_fallbacks(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for kind, instead in value.items():
+            if FALLBACKS.get(kind) != instead:
+                known = ", ".join(f"{one}: {other}" for one, other in FALLBACKS.items())
+                raise ValueError(f"{kind}: {instead} is no kind that can go in the place of another: there are {known}")
+        return value
 
 
 class Basic(Section):

@@ -117,6 +117,12 @@ def give_back(session: Session, ids: Sequence[int], until: datetime) -> int:
     return len(session.scalars(query.values(state=DeliveryState.WAITING, next_attempt_at=until).returning(DeliveryRow.id)).all())
 
 
+def not_tried(session: Session, ids: Sequence[int], now: datetime) -> None:
+    """Let rows that were started and not offered wait again, as if they had not been started."""
+    query = update(DeliveryRow).where(DeliveryRow.id.in_(ids), DeliveryRow.state == DeliveryState.SENDING)
+    session.execute(query.values(state=DeliveryState.WAITING, attempts=DeliveryRow.attempts - 1, next_attempt_at=now))
+
+
 def still_sending(session: Session, delivery_id: int) -> bool:
     """Tell whether an object may still go out: not withdrawn, its study not held since the group was started."""
     query = select(DeliveryRow.id).where(DeliveryRow.id == delivery_id, DeliveryRow.state == DeliveryState.SENDING, ~originals.held())
@@ -153,6 +159,28 @@ def delivered_count(session: Session, study_id: int) -> int:
     """Return how many results of a study have reached a destination."""
     mine = (DeliveryRow.study_id == study_id, DeliveryRow.job_id.is_not(None), DeliveryRow.state == DeliveryState.DELIVERED)
     return session.scalar(select(func.count(DeliveryRow.id)).where(*mine)) or 0
+
+
+def to_replace(session: Session, destination: str, now: datetime) -> Sequence[DeliveryRow]:
+    """Return refused rows in whose place another kind is to be made now, a few at a time."""
+    mine = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.REFUSED, DeliveryRow.fallback != "")
+    query = select(DeliveryRow).where(*mine, originals.ripe(DeliveryRow.next_attempt_at, now)).options(*_whole())
+    return session.scalars(query.order_by(DeliveryRow.id).limit(20)).all()
+
+
+def of_run(session: Session, row: DeliveryRow) -> Sequence[DeliveryRow]:
+    """Return what the same run of a job sends to the same destination."""
+    mine = (DeliveryRow.job_id == row.job_id, DeliveryRow.destination == row.destination)
+    rows = session.scalars(select(DeliveryRow).where(*mine).options(*_whole()).order_by(DeliveryRow.position, DeliveryRow.id)).all()
+    return [one for one in rows if one.object is not None and row.object is not None and one.object.run == row.object.run]
+
+
+def add_instead(session: Session, refused: DeliveryRow, object_id: int, now: datetime) -> None:
+    """Put an object into the outbox in the place of a refused one."""
+    row = DeliveryRow(study_id=refused.study_id, object_id=object_id, job_id=refused.job_id, destination=refused.destination, position=refused.position)
+    row.state, row.next_attempt_at = DeliveryState.WAITING, now
+    session.add(row)
+    session.flush()
 
 
 def list_deliveries(session: Session, limit: int = 100, job_id: int | None = None, *, bundled: bool = False) -> Sequence[DeliveryRow]:

@@ -261,6 +261,7 @@ class ObjectRow(Base):
     size: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # bytes of the file
     withheld: Mapped[list[str]] = mapped_column(default=list, server_default="[]")  # destinations that a shadow rule would have sent it to
     removed_at: Mapped[datetime | None]  # when retention removed the file
+    stands_for: Mapped[str] = mapped_column(String(64), default="", server_default="")  # SOP Instance UID of the one that a destination did not take
     job: Mapped[JobRow] = relationship(back_populates="objects")
 
 

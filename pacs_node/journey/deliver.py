@@ -24,8 +24,9 @@ from pacs_node.database.tables import DeliveryRow, DestinationRow
 from pacs_node.delivery import backoff
 from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import NotKnownYet, TemporaryFailure
-from pacs_node.journey import House, verify
+from pacs_node.journey import House, fallback, verify
 from pacs_node.journey.receive import say_old_identity
+from pacs_node.journey.telling import say_coerced, say_stuck
 from pacs_node.records import Outcome, Parcel
 
 POLICY = backoff.Policy()
@@ -39,6 +40,7 @@ def deliver(house: House, name: str, moment: datetime) -> int:
     Never run twice at a time for one destination: what stands as being sent when it begins was left by a fault.
     """
     destination = house.settings.destinations[name]
+    fallback.make_due(house, name, moment)
     with house.store.read() as session:
         left = deliveries.left_sending(session, name)
         ids = [] if _rests(session, name, moment) else deliveries.due_group(session, name, moment)
@@ -76,11 +78,17 @@ def recover(house: House, moment: datetime) -> None:
 
 def _send(house: House, name: str, destination: Destination, rows: Sequence[DeliveryRow]) -> None:
     left = {row.sop_uid: row for row in rows}
+    replacing = False  # what comes after may refer to what will stand in for a refused object
 
     def note(outcome: Outcome) -> None:
-        _note(house, name, left.pop(outcome.sop_uid), outcome)
+        nonlocal replacing
+        row = left.pop(outcome.sop_uid)
+        replacing = replacing or fallback.kind_instead(destination, row, outcome) != ""
+        _note(house, name, row, outcome)
 
     def wanted(parcel: Parcel) -> bool:
+        if replacing:
+            return False
         with house.store.read() as session:
             if deliveries.still_sending(session, left[parcel.sop_uid].id):
                 return True
@@ -99,6 +107,10 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
     except TemporaryFailure as error:
         problem = str(error)
         _failed(house, name, problem, error.retry_after)
+    if replacing:
+        with house.store.write() as session:
+            deliveries.not_tried(session, [row.id for row in left.values()], house.clock())
+        return
     for row in left.values():
         _note(house, name, row, Outcome(row.sop_uid, delivered=False, message=problem))
 
@@ -139,14 +151,21 @@ def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
         if outcome.delivered:
             _arrived(house, session, current, outcome, moment)
         elif outcome.permanent:
-            deliveries.settle(current, DeliveryState.REFUSED, outcome.status, outcome.message, moment)
-            _say_stuck(house, session, current, "refused", outcome.message)
+            _refused(house, session, current, outcome, moment)
         else:
             _postpone(house, session, current, outcome, moment)
     crash.passed("committed")
     log = house.log.info if outcome.delivered and outcome.status in (None, SUCCESS) else house.log.warning
     what = {"job": row.job_id} if row.job_id is not None else {"study": row.study_id}
     log("delivery", destination=name, **what, kind=row.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
+
+
+def _refused(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
+    """Note a refusal for good; where another kind is to go in its place, that is noted in the same commit, and made by `fallback`."""
+    deliveries.settle(row, DeliveryState.REFUSED, outcome.status, outcome.message, moment)
+    row.fallback = fallback.kind_instead(house.settings.destinations[row.destination], row, outcome)
+    if not row.fallback:
+        say_stuck(house, session, row, "refused", outcome.message, moment)
 
 
 def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
@@ -158,34 +177,18 @@ def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome,
     known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
     clear_alert(session, "destination", row.destination, moment)
     if outcome.coerced:
-        _say_coerced(house, session, row, outcome, moment)
+        say_coerced(house, session, row, outcome, moment)
     if withdrawn:
         say_old_identity(house, session, row.study_id, moment)
-
-
-def _say_coerced(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
-    message = (
-        f"{row.destination} stored objects of study {row.study_id} with changes (status 0x{outcome.status or 0:04X}), and {outcome.coerced}: "
-        "they may lie under another patient there. Look at the study in the archive, and have wrong ones rejected"
-    )
-    if raise_alert(session, "coerced", f"study {row.study_id} at {row.destination}"[:96], message, moment):
-        house.log.error("alert", kind="coerced", subject=row.origin, message=message)
 
 
 def _postpone(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
     again = backoff.next_attempt(row.attempts, moment, POLICY, random.random)
     if again is None:
         deliveries.settle(row, DeliveryState.PARKED, outcome.status, outcome.message, moment)
-        _say_stuck(house, session, row, "parked", outcome.message)
+        say_stuck(house, session, row, "parked", outcome.message, house.clock())
     else:
         deliveries.postpone(row, again, outcome.status, outcome.message)
-
-
-def _say_stuck(house: House, session: Session, row: DeliveryRow, kind: str, message: str) -> None:
-    what = f"delivery {row.id} ({row.origin}, {row.kind}) to {row.destination} was {kind}: {message}"
-    text = f"{what}. To send it again: `pacs-node retry delivery {row.id}`"
-    if raise_alert(session, kind, f"delivery {row.id}", text, house.clock()):
-        house.log.error("alert", kind="delivery", message=text)
 
 
 def _failed(house: House, name: str, problem: str, asked: timedelta | None) -> None:

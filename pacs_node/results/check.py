@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, EnhancedSRStorage, MultiFrameTrueColorSecondaryCaptureImageStorage, ParametricMapStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EnhancedSRStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from pacs_node.dicom import values as looking_up
 from pacs_node.dicom.header import identity, number_of, text_of
@@ -41,12 +47,14 @@ TYPE_1: dict[str, tuple[str, ...]] = {
         "DimensionOrganizationSequence", "DimensionIndexSequence", "ReferencedSeriesSequence", "FloatPixelData", "CodingSchemeIdentificationSequence",
     ),
     MultiFrameTrueColorSecondaryCaptureImageStorage: (*_ALWAYS, *_IMAGE, "ConversionType", "PlanarConfiguration", "PixelData"),
+    SecondaryCaptureImageStorage: (*_ALWAYS, *(one for one in _IMAGE if one != "NumberOfFrames"), "ConversionType", "PlanarConfiguration", "PixelData"),
 }  # fmt: skip
 FIXED: dict[str, dict[str, str]] = {
     Comprehensive3DSRStorage: {"VerificationFlag": "UNVERIFIED", "Modality": "SR"},
     EnhancedSRStorage: {"VerificationFlag": "UNVERIFIED", "Modality": "SR"},
     ParametricMapStorage: {"ContentQualification": "RESEARCH"},
     MultiFrameTrueColorSecondaryCaptureImageStorage: {"BurnedInAnnotation": "YES"},
+    SecondaryCaptureImageStorage: {"BurnedInAnnotation": "YES"},
 }
 
 # Sequences whose references lead elsewhere on purpose: taken over from the source, orders, the report that is replaced
@@ -202,7 +210,7 @@ def _pixels(case: _Case) -> Iterator[str]:
     dataset = case.dataset
     for keyword in ("PixelData", "FloatPixelData"):
         if keyword in dataset:
-            expected = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * (dataset.BitsAllocated // 8) * dataset.NumberOfFrames
+            expected = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * (dataset.BitsAllocated // 8) * frames_of(dataset)
             if len(dataset[keyword].value) != expected + expected % 2:
                 yield f"{keyword} holds {len(dataset[keyword].value)} bytes instead of {expected}"
     frames = dataset.get("PerFrameFunctionalGroupsSequence")

@@ -17,11 +17,13 @@ from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Se
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery import cstore, stow, web
+from pacs_node.delivery.query import STUDY_ROOT_FIND
 from pacs_node.dicom.certificates import examine_destination, examine_reception
 from pacs_node.errors import ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
 from pacs_node.journey.pressure import WORDS, pressure_of
 from pacs_node.reception.pressure import Pressure, measure
+from pacs_node.records import FALLBACKS
 from pacs_node.routing import load as load_rules
 
 Line = tuple[str, str]  # ok | warning | fault, text
@@ -186,15 +188,28 @@ def _echo(settings: Settings) -> Iterator[Line]:
         if not isinstance(destination, DicomDestination):
             continue
         classes = {kind: builder.sop_class_uid for kind, builder in results.BUILDERS.items()}
-        found = cstore.probe(destination, settings.node.ae_titles[0], tuple(classes.values()))
+        classes |= {kind: made.sop_class_uid for kind, made in results.STAND_INS.items()}
+        found = cstore.probe(destination, settings.node.ae_titles[0], (*classes.values(), STUDY_ROOT_FIND))
         if not found.reachable:
             yield "fault", f"destination {name}: {found.problem}"
             continue
-        takes = [kind for kind, uid in classes.items() if uid in found.accepted]
-        refuses = [kind for kind in classes if kind not in takes]
-        yield "ok", f"destination {name} answers and takes {', '.join(takes) or 'nothing'}"
-        if refuses:
-            yield "warning", f"destination {name} does not accept {', '.join(refuses)}: those results would be refused there"
+        yield from _taken(name, destination, {kind for kind, uid in classes.items() if uid in found.accepted})
+        if destination.verify_identity and STUDY_ROOT_FIND not in found.accepted:
+            yield "fault", f"destination {name} takes no queries (Study Root C-FIND), which verify_identity needs: let it accept them, or set that to false"
+
+
+def _taken(name: str, destination: DicomDestination, taken: set[str]) -> Iterator[Line]:
+    """Say which kinds of results a destination would take, and what becomes of the others."""
+    kinds = list(results.BUILDERS)
+    yield "ok", f"destination {name} answers and takes {', '.join(kind for kind in kinds if kind in taken) or 'nothing'}"
+    for kind, instead in destination.fallback.items():
+        if kind not in taken and instead in taken:
+            yield "ok", f"destination {name} does not accept {kind}: {instead} goes there in its place"
+    refused = [kind for kind in kinds if kind not in taken and destination.fallback.get(kind) not in taken]
+    if refused:
+        helps = [f"{kind}: {instead}" for kind, instead in FALLBACKS.items() if kind in refused and instead in taken and kind not in destination.fallback]
+        remedy = f"; it would take {', '.join(helps)} in `fallback`" if helps else ""
+        yield "warning", f"destination {name} does not accept {', '.join(refused)}: those results would be refused there{remedy}"
 
 
 def _ask(name: str, destination: StowDestination) -> Line:

@@ -112,6 +112,7 @@ def _destination(name: str, row: DestinationRow | None, counts: Counter[Delivery
         "state": f"failing since {_time(row.down_since)}" if row is not None and down else "up" if row is not None and row.last_success_at else "not tried yet",
         "waiting": sum(counts[state] for state in deliveries.UNFINISHED),
         "delivered": counts[DeliveryState.DELIVERED],
+        "replaced": counts[DeliveryState.REPLACED],
         "stuck": sum(counts[state] for state in _STUCK),
         "problem": row.message if row is not None else "",
     }
@@ -163,7 +164,8 @@ def job_page(settings: Settings, job_id: int) -> dict[str, Any]:
         sent = deliveries.list_deliveries(session, 1000, job_id)
         rows = [_object_row(row) for row in reversed(sent)]
         posted = {row.object_id for row in sent}
-        rows += [_unposted(obj) for obj in job.objects if obj.id not in posted]
+        replaced = {obj.stands_for for obj in job.objects}
+        rows += [_unposted(obj, replaced) for obj in job.objects if obj.id not in posted]
         return {"facts": facts, "objects": rows}
 
 
@@ -177,8 +179,8 @@ def _files(session: Session, job: JobRow) -> str:
     return "; ".join(facts) or "kept"
 
 
-def _unposted(obj: ObjectRow) -> dict[str, Any]:
-    state = "removed" if obj.removed_at is not None else "kept back by the gate" if obj.faults else "not sent"
+def _unposted(obj: ObjectRow, replaced: set[str]) -> dict[str, Any]:
+    state = "removed" if obj.removed_at is not None else "kept back by the gate" if obj.faults else "replaced" if obj.sop_uid in replaced else "not sent"
     return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": state, "message": "; ".join(obj.faults)}
 
 

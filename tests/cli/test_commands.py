@@ -124,7 +124,6 @@ def test_check_says_what_is_well_and_that_any_sender_may_send(run: Run, config: 
     [
         ("reception", {"commitment": True}),
         ("executor", {"kind": "ray"}),
-        ("destinations", {"pacs": {"kind": "dicom", "ae_title": "P", "address": "h", "port": 104, "fallback": {"sr": "enhanced-sr"}}}),
     ],
 )
 def test_what_this_version_cannot_do_is_refused_and_not_ignored(run: Run, config: Path, key: str, value: dict[str, object]) -> None:
