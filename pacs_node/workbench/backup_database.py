@@ -67,12 +67,14 @@ def _dump_postgresql(store: Store, scratch: Path) -> Named:
         raise InputError("pg_dump is not installed, without which PostgreSQL cannot be copied: install the client of the server's version")
     named = Named(scratch / "database.dump")
     with store.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, Session(bind=connection) as session:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # a dump takes its time
         snapshot = session.scalar(text("SELECT pg_export_snapshot()"))
+        _read_names(session, named)
         line = [program, "--format=custom", "--no-owner", f"--snapshot={snapshot}", f"--file={named.file}"]
         done = subprocess.run(line, env=os.environ | _environment(store.url), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InputError(f"pg_dump could not copy {store.shown}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
-        _read_names(session, named)
+            said = [*done.stderr.strip().splitlines(), f"it ended with {done.returncode}"][0]
+            raise InputError(f"pg_dump could not copy {store.shown}: {said}")
     return named
 
 

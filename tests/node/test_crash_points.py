@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from pacs_node import crash
+from pacs_node.database import removal
 from pacs_node.database.tables import DeliveryRow, InstanceRow, ObjectRow
 from pacs_node.records import Parcel
 from pacs_node.workbench.fsck import examine
@@ -166,3 +167,34 @@ def test_a_step_kills_once_and_only_where_it_is_ordered(tmp_path: Path) -> None:
     assert run(**ordered).stdout == "alive\n"  # it has fired
     assert run(**{crash.VARIABLE: f"{tmp_path}:claimed=4"}).stdout == "alive\n"
     assert "write FOLDER:STEP=COUNT" in run(**{crash.VARIABLE: f"{tmp_path}:claimd=1"}).stderr
+
+
+@pytest.mark.peers
+def test_a_removal_killed_between_row_and_file_is_finished_in_the_next_process(make_node: Make, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node(reception={"processes": 1}).start()
+    parcels = write(node.folder / "in", ct_study(COUNT))
+    send_until_all_are_acknowledged(tool, node, parcels)
+    wait_until(node.settled, "the study is through")
+    assert node.terminate() == 0
+    out = sorted((node.folder / "out").rglob("*.dcm"))
+    node.config.write_text(node.config.read_text() + "retention: {keep: 1s}\n")
+    with monkeypatch.context() as patch:
+        patch.setenv(crash.VARIABLE, order(node.folder / "crashes", ["retired", "swept"], 2))
+        node.start()
+    wait_until(lambda: fired(node.folder / "crashes") == {"retired", "swept"}, "both steps were passed", 120)
+    wait_until(lambda: not files_kept(node) and not removals(node), "all that was given up is off the disk", 120)
+    assert node.terminate() == 0
+    assert sorted((node.folder / "out").rglob("*.dcm")) == out
+    with open_store(node.settings) as database, database.read() as session:
+        assert all(row.removed_at is not None for row in session.scalars(select(InstanceRow)))
+        assert len(session.scalars(select(InstanceRow)).all()) == len(parcels)
+    assert examine(node.settings, repair=False, deep=True).findings == []
+
+
+def files_kept(node: NodeProcess) -> list[Path]:
+    return [path for name in ("studies", "results") for path in (node.folder / "data" / name).rglob("*.dcm")]
+
+
+def removals(node: NodeProcess) -> list[str]:
+    with open_store(node.settings) as database, database.read() as session:
+        return removal.listed(session)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.engine import make_url
 
 from pacs_node.config import Settings
 from pacs_node.database.tables import InstanceRow, StudyRow
@@ -27,7 +29,7 @@ from tests.journey.support import Town, ct_slice, ct_study, encode_body
 
 
 @pytest.fixture
-def town(tmp_path: Path) -> Town:
+def town(tmp_path: Path) -> Iterator[Town]:
     """A house in which one study has gone all the way, another gathers, and one object lies in quarantine."""
     folder = tmp_path / "town"
     folder.mkdir()
@@ -262,3 +264,81 @@ def test_newcomers_have_the_bytes_that_were_acknowledged(town: Town, tmp_path: P
     arrived = {path.read_bytes() for path in (tmp_path / "copy/data/spool/new").rglob("*.dcm")}
     expected = [encode_body(dataset) for dataset in ct_study(2, study="C", patient="P3")]
     assert len(arrived) == 2 and all(any(one.endswith(body) for one in arrived) for body in expected)
+
+
+def test_results_that_wait_go_out_of_the_copy_as_the_same_objects(tmp_path: Path) -> None:
+    folder = tmp_path / "town"
+    folder.mkdir()
+    nobody = {"kind": "dicom", "ae_title": "DEAD", "address": "127.0.0.1", "port": 9, "accepts_research": True}
+    town = Town(folder, destinations={"research": nobody})
+    town.send(ct_study(6))
+    town.settle()
+    assert not town.results()
+    take(town, tmp_path / "copy")
+    town.settings = Town(folder).settings  # the archive is a folder from now on
+    town.restart()
+    other = restored(town, tmp_path / "copy/data", tmp_path)
+    sent = []
+    for one in (town, other):
+        one.wait(hours=1)
+        one.post()
+        sent.append({path.name: path.read_bytes() for path in (town.folder / "out").rglob("*.dcm")})
+        one.house.store.close()
+    assert len(sent[0]) == 3 and sent[0] == sent[1]
+    assert other.engine.calls == []
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_postgres(tmp_path: Path, make_database: Callable[..., str]) -> Iterator[Town]:
+    """A house on PostgreSQL with a study that went all the way and one that gathers."""
+    folder = tmp_path / "town"
+    folder.mkdir()
+    built = Town(folder, database={"url": make_database("postgresql")})
+    built.send(ct_study(6))
+    built.settle()
+    built.send(ct_study(3, study="B", patient="P2"))
+    built.gather()
+    yield built
+    built.house.store.close()
+
+
+def test_a_house_on_postgresql_is_copied_and_restored(
+    on_postgres: Town, tmp_path: Path, make_database: Callable[..., str], tool: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool("pg_dump")
+    interrupt(monkeypatch, "kept", lambda: index_more(on_postgres))
+    copied = take(on_postgres, tmp_path / "copy")
+    assert copied.missing == [] and copied.database == "database.dump" and copied.newcomers == 2
+    folder, url = tmp_path / "restored", make_database("postgresql", empty=True)
+    shutil.copytree(tmp_path / "copy/data", folder / "data")
+    parsed = make_url(url)
+    place = ["--host", str(parsed.query["host"]), "--username", str(parsed.username), "--dbname", str(parsed.database)]
+    subprocess.run([tool("pg_restore"), *place, str(tmp_path / "copy/database.dump")], check=True, timeout=60)
+    other = Town(folder, database={"url": url})
+    assert_in_order(other.settings)
+    assert len(bodies(other)) == 9
+    index(other)
+    assert bodies(other) == bodies(on_postgres) and len(bodies(other)) == 11
+    other.house.store.close()
+
+
+def index_more(town: Town) -> None:
+    town.send(ct_study(2, study="C", patient="P3"))
+    index(town)
+
+
+def test_what_postgresql_needs_is_said(on_postgres: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="works with SQLite only"):
+        take(on_postgres, tmp_path / "copy", originals=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="pg_dump is not installed"):
+        take(on_postgres, tmp_path / "copy")
+    program = tmp_path / "pg_dump"
+    program.write_text("#!/bin/sh\necho 'pg_dump: error: server version mismatch' >&2\nexit 1\n")
+    program.chmod(0o755)
+    with pytest.raises(InputError, match="server version mismatch"):
+        take(on_postgres, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
