@@ -32,7 +32,7 @@ def associated(
     contexts: Sequence[PresentationContext],
     roles: Sequence[Any] = (),
 ) -> Iterator[Association]:
-    """Open an association and release it at the end; raises `TemporaryFailure` where there is none to be had.
+    """Open an association, release it at the end, abort it where the block raises; raises `TemporaryFailure` where there is none to be had.
 
     ``roles`` are the role selections to propose (PS3.7 D.3.3.4). It is open for the block even where no context was accepted: then
     nothing can be sent.
@@ -49,6 +49,10 @@ def associated(
         raise TemporaryFailure(place(destination), _why_not(association, answer, tls[0] if tls else None))
     try:
         yield association
+    except BaseException:
+        if association.is_established:
+            association.abort()  # in the middle of something, the peer might not take a release
+        raise
     finally:
         if association.is_established:
             association.release()
