@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -13,6 +13,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from pacs_node.journey import House
 from pacs_node.journey.assemble import assemble
+from pacs_node.journey.commit import asks_for_commitment, commit
 from pacs_node.journey.count import ask
 from pacs_node.journey.deliver import deliver
 from pacs_node.journey.leases import reap
@@ -56,12 +57,12 @@ def watch(house: House) -> None:
     relieve(house, house.clock())
 
 
-def send_to(name: str) -> Callable[[House], None]:
-    """Return the duty that empties the outbox of one destination."""
+def repeated(step: Callable[[House, str, datetime], int], name: str) -> Callable[[House], None]:
+    """Return the duty that takes a step for one destination until nothing is left to do."""
 
     def run(house: House) -> None:
         for _ in range(_MOST_ROUNDS):
-            if not deliver(house, name, house.clock()):
+            if not step(house, name, house.clock()):
                 break
 
     return run
@@ -78,13 +79,15 @@ GATHER = Duty("gather", timedelta(milliseconds=400), gather)
 
 def duties(house: House) -> tuple[Duty, ...]:
     """Return all duties of the core. Each destination has its own, so that a slow one delays no other."""
+    destinations = house.settings.destinations
     return (
         GATHER,
         Duty("watch", timedelta(seconds=2), watch),
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
         Duty("retire", timedelta(seconds=30), lambda house: retire(house, house.clock())),
-        *(Duty(f"deliver to {name}", timedelta(seconds=1), send_to(name)) for name in house.settings.destinations),
-        *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in house.settings.destinations.items() if at.kind == "dicom"),
+        *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in destinations.items() if at.kind == "dicom"),
+        *(Duty(f"deliver to {name}", timedelta(seconds=1), repeated(deliver, name)) for name in destinations),
+        *(Duty(f"commitment of {name}", timedelta(seconds=1), repeated(commit, name)) for name, kind in destinations.items() if asks_for_commitment(kind)),
     )
 
 

@@ -20,6 +20,7 @@
     ├── DeviceLost              the device fails this process: another one has to take over
     ├── ResultRejected          a built object did not pass the gate
     └── DeliveryError           an object did not reach a destination
+        ├── PermanentRefusal    the destination will never do what it is asked
         └── TemporaryFailure    worth another try later
             └── NotKnownYet     the destination is there, and lacks what the objects belong to
 """
@@ -181,6 +182,10 @@ class DeliveryError(PacsNodeError):
         self.destination, self.status = destination, status
         code = f" (status 0x{status:04X})" if status is not None else ""
         super().__init__(f"destination {destination}: {problem}{code}")
+
+
+class PermanentRefusal(DeliveryError):
+    """The destination will never do what it is asked, however often it is asked."""
 
 
 class TemporaryFailure(DeliveryError):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import structlog
 
-from pacs_node.config import DicomDestination, FolderDestination, Settings, StowDestination
+from pacs_node.config import FolderDestination, Settings, StowDestination
 from pacs_node.errors import ConfigError, DataFolderInUse, PacsNodeError
 from pacs_node.executors import local
 from pacs_node.monitoring import logs
@@ -77,12 +77,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
         ("database.url", not (settings.database.url or "sqlite").startswith("sqlite"), "only SQLite is available in this version: leave it null"),
     ]
-    for name, destination in settings.destinations.items():
-        key = f"destinations.{name}"
-        if isinstance(destination, DicomDestination):
-            found += [
-                (f"{key}.commitment", destination.commitment, "Storage Commitment is not available in this version: set it to false"),
-            ]
     return [(key, why) for key, asked, why in found if asked]
 
 
@@ -338,10 +332,11 @@ def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -
 
 def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> None:
     from pacs_node import clock
-    from pacs_node.journey import deliver
+    from pacs_node.journey import commit, deliver
 
     house = make_house(orders.settings, orders.rules)
     deliver.recover(house, house.clock())
+    commit.recover(house, house.clock())
     house.clear_all("duty")
     _follow_rules(house, reload)
     clock.run_duty(house, clock.CATCH_UP)  # what arrived before the last stop is indexed before anything else happens

@@ -44,8 +44,8 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     )
     print_table(
         "Destinations",
-        ["name", "state", "waiting", "delivered", "replaced", "refused or parked", "problem"],
-        [[d["name"], d["state"], d["waiting"], d["delivered"], d["replaced"], d["stuck"], d["problem"]] for d in data["destinations"]],
+        ["name", "state", "waiting", "of these uncommitted", "delivered", "replaced", "refused or parked", "problem"],
+        [[d["name"], d["state"], d["waiting"], d["uncommitted"], d["delivered"], d["replaced"], d["stuck"], d["problem"]] for d in data["destinations"]],
         "none configured",
     )
     for disk in data["disk"]:

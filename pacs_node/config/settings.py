@@ -170,7 +170,8 @@ class DicomDestination(Section):
     address: str
     port: Annotated[int, Field(ge=1, le=65535)]
     tls: DestinationTLS | None = None
-    commitment: bool = False
+    commitment: bool = False  # an object counts as delivered when the archive has committed to keep it (PS3.4 Annex J)
+    commitment_within: Duration = timedelta(hours=24)  # of a request: how long its report is waited for
     verify_identity: bool = False
     accepts_research: bool = False
     fallback: Mapping[str, str] = {}

@@ -7,7 +7,7 @@ study's originals go to a destination before the results that refer to them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
@@ -18,8 +18,9 @@ from pacs_node.database.engine import add_new
 from pacs_node.database.states import DeliveryState, move, sources
 from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow
 
-UNFINISHED = originals.UNFINISHED
+UNFINISHED = (*originals.UNFINISHED, DeliveryState.UNCOMMITTED)
 LONGEST_PAUSE = originals.LONGEST_PAUSE
+ASK_AFTER = timedelta(seconds=3)  # after an object was stored: time for the others of its group, so that one request names them all
 STUCK = (DeliveryState.PARKED, DeliveryState.REFUSED)
 
 
@@ -75,17 +76,18 @@ def start(session: Session, ids: Sequence[int], now: datetime) -> Sequence[Deliv
         .values(state=DeliveryState.SENDING, attempts=DeliveryRow.attempts + 1, first_attempt_at=func.coalesce(DeliveryRow.first_attempt_at, now))
         .returning(DeliveryRow.id)
     ).all()
-    query = select(DeliveryRow).where(DeliveryRow.id.in_(moved)).options(*_whole())
+    query = select(DeliveryRow).where(DeliveryRow.id.in_(moved)).options(*whole())
     return session.scalars(query.order_by(DeliveryRow.position, DeliveryRow.id).execution_options(populate_existing=True)).all()
 
 
-def _whole() -> tuple[ExecutableOption, ...]:
+def whole() -> tuple[ExecutableOption, ...]:
+    """Load with a row what it sends."""
     return selectinload(DeliveryRow.object), selectinload(DeliveryRow.job), selectinload(DeliveryRow.instance)
 
 
 def get(session: Session, delivery_id: int) -> DeliveryRow | None:
     """Return one row with what it sends, locked, as it is once nobody else works on it."""
-    return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(*_whole()))).one_or_none()
+    return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(*whole()))).one_or_none()
 
 
 def _locked(query: Select[tuple[DeliveryRow]]) -> Select[tuple[DeliveryRow]]:
@@ -98,6 +100,8 @@ def settle(row: DeliveryRow, state: DeliveryState, status: int | None, message: 
     row.status, row.message = status, message
     if state is DeliveryState.DELIVERED:
         row.delivered_at = now
+    elif state is DeliveryState.UNCOMMITTED:
+        row.stored_at, row.ask_at, row.asked_at = now, now + ASK_AFTER, None
 
 
 def postpone(row: DeliveryRow, until: datetime, status: int | None, message: str) -> None:
@@ -131,7 +135,8 @@ def still_sending(session: Session, delivery_id: int) -> bool:
 
 def withdrawn(session: Session, job_id: int, run: int) -> bool:
     """Tell whether anything that a run had built was withdrawn before it was sent."""
-    query = select(DeliveryRow.id).join(ObjectRow).where(DeliveryRow.job_id == job_id, ObjectRow.run == run, DeliveryRow.state == DeliveryState.CANCELLED)
+    gone = (DeliveryRow.job_id == job_id, ObjectRow.run == run, DeliveryRow.state == DeliveryState.CANCELLED, DeliveryRow.stored_at.is_(None))
+    query = select(DeliveryRow.id).join(ObjectRow).where(*gone)
     return session.scalars(query.limit(1)).first() is not None
 
 
@@ -157,21 +162,21 @@ def cancel_of_job(session: Session, job_id: int, reason: str) -> None:
 
 def delivered_count(session: Session, study_id: int) -> int:
     """Return how many results of a study have reached a destination."""
-    mine = (DeliveryRow.study_id == study_id, DeliveryRow.job_id.is_not(None), DeliveryRow.state == DeliveryState.DELIVERED)
+    mine = (DeliveryRow.study_id == study_id, DeliveryRow.job_id.is_not(None), originals.arrived())
     return session.scalar(select(func.count(DeliveryRow.id)).where(*mine)) or 0
 
 
 def to_replace(session: Session, destination: str, now: datetime) -> Sequence[DeliveryRow]:
     """Return refused rows in whose place another kind is to be made now, a few at a time."""
     mine = (DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.REFUSED, DeliveryRow.fallback != "")
-    query = select(DeliveryRow).where(*mine, originals.ripe(DeliveryRow.next_attempt_at, now)).options(*_whole())
+    query = select(DeliveryRow).where(*mine, originals.ripe(DeliveryRow.next_attempt_at, now)).options(*whole())
     return session.scalars(query.order_by(DeliveryRow.id).limit(20)).all()
 
 
 def of_run(session: Session, row: DeliveryRow) -> Sequence[DeliveryRow]:
     """Return what the same run of a job sends to the same destination."""
     mine = (DeliveryRow.job_id == row.job_id, DeliveryRow.destination == row.destination)
-    rows = session.scalars(select(DeliveryRow).where(*mine).options(*_whole()).order_by(DeliveryRow.position, DeliveryRow.id)).all()
+    rows = session.scalars(select(DeliveryRow).where(*mine).options(*whole()).order_by(DeliveryRow.position, DeliveryRow.id)).all()
     return [one for one in rows if one.object is not None and row.object is not None and one.object.run == row.object.run]
 
 
@@ -185,7 +190,7 @@ def add_instead(session: Session, refused: DeliveryRow, object_id: int, now: dat
 
 def list_deliveries(session: Session, limit: int = 100, job_id: int | None = None, *, bundled: bool = False) -> Sequence[DeliveryRow]:
     """Return the newest rows of the outbox (of one job), with what they send; ``bundled``: without the originals, except stuck ones."""
-    query = select(DeliveryRow).options(*_whole())
+    query = select(DeliveryRow).options(*whole())
     if job_id is not None:
         query = query.where(DeliveryRow.job_id == job_id)
     if bundled:
@@ -195,7 +200,7 @@ def list_deliveries(session: Session, limit: int = 100, job_id: int | None = Non
 
 def stuck(session: Session) -> Sequence[DeliveryRow]:
     """Return all parked and refused rows, locked: what ``retry --parked`` sends again."""
-    return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.state.in_(STUCK)).order_by(DeliveryRow.id).options(*_whole()))).all()
+    return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.state.in_(STUCK)).order_by(DeliveryRow.id).options(*whole()))).all()
 
 
 def destination_row(session: Session, name: str) -> DestinationRow:

@@ -17,7 +17,7 @@ from pacs_node.database.states import DeliveryState, StudyState, sources
 from pacs_node.database.tables import DeliveryRow, InstanceRow, StudyRow
 
 UNFINISHED = (DeliveryState.WAITING, DeliveryState.SENDING)
-UNSENT = (*UNFINISHED, DeliveryState.PARKED, DeliveryState.REFUSED)  # what an operator may still send
+UNSENT = (*UNFINISHED, DeliveryState.UNCOMMITTED, DeliveryState.PARKED, DeliveryState.REFUSED)  # what may still have to be sent
 LONGEST_PAUSE = timedelta(hours=3)  # no attempt is put off further, unless the clock was set back since
 BATCH = 200  # originals that are taken out at once, however many wait
 _PATIENCE = 3  # answers with a temporary failure to one original, after which the results of its study wait for it no longer
@@ -31,6 +31,11 @@ def ripe(column: Any, now: datetime) -> ColumnElement[bool]:
 def held() -> ColumnElement[bool]:
     """Tell whether the row's study is held."""
     return exists().where(StudyRow.id == DeliveryRow.study_id, StudyRow.state == StudyState.HELD)
+
+
+def arrived() -> ColumnElement[bool]:
+    """Tell whether a destination has said that it stored the object, whatever became of it here since."""
+    return or_(DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.stored_at.is_not(None))
 
 
 def ahead() -> ColumnElement[bool]:
@@ -92,7 +97,7 @@ def delivered_before_correction(session: Session, study_id: int) -> dict[str, in
     query = (
         select(DeliveryRow.destination, func.count(DeliveryRow.instance_id.distinct()))
         .join(InstanceRow, InstanceRow.id == DeliveryRow.instance_id)
-        .where(DeliveryRow.study_id == study_id, DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.version < InstanceRow.version)
+        .where(DeliveryRow.study_id == study_id, arrived(), DeliveryRow.version < InstanceRow.version)
         .group_by(DeliveryRow.destination)
         .order_by(DeliveryRow.destination)
     )

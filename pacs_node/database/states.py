@@ -1,4 +1,4 @@
-"""The states of a study, a job, a delivery and an announcement, and every legal move between them: one table each. Every change goes through `move`.
+"""The states of whatever has some, and every legal move between them: one table each. Every change goes through `move`.
 
 ::
 
@@ -15,7 +15,13 @@
                  └──────────┘                   (temporary failure, process died)
                                   refused ─► replaced   (another kind goes in its place)
 
+              sending ─► uncommitted ─► delivered | refused | parked | cancelled   (the destination's storage commitment decides)
+                 ▲            │
+              waiting ◄───────┘                 (it does not have the object any more)
+
     announcement  in progress ─► completed | discontinued           (MPPS);  available  (instance availability notification)
+
+    request   waiting ─► judged ─► reported | parked    (somebody asks us for storage commitment)
 """
 
 from __future__ import annotations
@@ -59,11 +65,21 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"
     SENDING = "sending"
+    UNCOMMITTED = "uncommitted"  # stored there with success; the destination has not committed to keep it yet
     DELIVERED = "delivered"
     REFUSED = "refused"  # the destination will never take this object
     REPLACED = "replaced"  # the destination refused it, and another kind was made to go in its place
     PARKED = "parked"  # tried for the whole limit
     CANCELLED = "cancelled"
+
+
+class RequestState(StrEnum):
+    """Where a peer's request for storage commitment stands (PS3.4 Annex J)."""
+
+    WAITING = "waiting"  # for its instances to be forwarded and committed
+    JUDGED = "judged"  # every instance is decided; the report is to go out
+    REPORTED = "reported"
+    PARKED = "parked"  # nobody took the report for the whole limit
 
 
 ANNOUNCEMENT_MOVES: dict[AnnouncementState, frozenset[AnnouncementState]] = {
@@ -89,13 +105,28 @@ JOB_MOVES: dict[JobState, frozenset[JobState]] = {
 }
 
 DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.PARKED, DeliveryState.CANCELLED}),
-    DeliveryState.SENDING: frozenset({DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}),
+    DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.DELIVERED, DeliveryState.PARKED, DeliveryState.CANCELLED}),
+    DeliveryState.SENDING: frozenset(
+        {
+            DeliveryState.WAITING, DeliveryState.UNCOMMITTED, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED,
+            DeliveryState.CANCELLED,
+        }
+    ),
+    DeliveryState.UNCOMMITTED: frozenset(
+        {DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED, DeliveryState.CANCELLED}
+    ),
     DeliveryState.DELIVERED: frozenset(),
     DeliveryState.REFUSED: frozenset({DeliveryState.WAITING, DeliveryState.REPLACED, DeliveryState.CANCELLED}),
     DeliveryState.REPLACED: frozenset(),
-    DeliveryState.PARKED: frozenset({DeliveryState.WAITING, DeliveryState.CANCELLED}),
+    DeliveryState.PARKED: frozenset({DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.CANCELLED}),  # delivered: a late report
     DeliveryState.CANCELLED: frozenset({DeliveryState.DELIVERED}),  # it had left before the withdrawal was known
+}
+
+REQUEST_MOVES: dict[RequestState, frozenset[RequestState]] = {
+    RequestState.WAITING: frozenset({RequestState.JUDGED}),
+    RequestState.JUDGED: frozenset({RequestState.REPORTED, RequestState.PARKED}),
+    RequestState.REPORTED: frozenset(),
+    RequestState.PARKED: frozenset({RequestState.JUDGED}),
 }
 
 GOING_ON = (JobState.QUEUED, JobState.RUNNING)  # jobs that need what they analyse
@@ -107,9 +138,10 @@ _TABLES: dict[type, dict[Any, frozenset[Any]]] = {
     JobState: JOB_MOVES,
     DeliveryState: DELIVERY_MOVES,
     AnnouncementState: ANNOUNCEMENT_MOVES,
+    RequestState: REQUEST_MOVES,
 }
 
-State = TypeVar("State", StudyState, JobState, DeliveryState, AnnouncementState)
+State = TypeVar("State", StudyState, JobState, DeliveryState, AnnouncementState, RequestState)
 
 
 class IllegalMove(PacsNodeError):

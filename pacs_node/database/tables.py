@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, event, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, StudyState
+from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, RequestState, StudyState
 
 
 class UTCTime(TypeDecorator[datetime]):
@@ -28,7 +28,7 @@ class UTCTime(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC)
 
 
-def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState] | type[AnnouncementState]) -> Enum:
+def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState] | type[AnnouncementState] | type[RequestState]) -> Enum:
     return Enum(kind, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
 
 
@@ -285,6 +285,12 @@ class DeliveryRow(Base):
     status: Mapped[int | None]  # the last DIMSE status
     message: Mapped[str] = mapped_column(Text, default="")
     fallback: Mapped[str] = mapped_column(String(16), default="")  # of a refused object: the kind that is to be made to go in its place
+    stored_at: Mapped[datetime | None]  # where the destination's commitment decides: when it had last said that it stored the object
+    ask_at: Mapped[datetime | None]  # of an uncommitted one: when something is to be done about its commitment
+    asked_at: Mapped[datetime | None]  # when the destination took the request that is open; None: it is to be asked
+    asks: Mapped[int] = mapped_column(default=0)  # requests that the destination took
+    ask_failures: Mapped[int] = mapped_column(default=0)  # requests in a row that it did not take
+    committed_at: Mapped[datetime | None]  # when it reported that it keeps the object
     object: Mapped[ObjectRow | None] = relationship()
     job: Mapped[JobRow | None] = relationship()
     instance: Mapped[InstanceRow | None] = relationship()
@@ -331,6 +337,60 @@ class DeliveryRow(Base):
     def origin(self) -> str:
         """Where it comes from, for people: the job, or the study."""
         return f"job {self.job_id}" if self.job_id is not None else f"study {self.study_id}"
+
+
+class CommitmentRow(Base):
+    """A transaction in which we ask a destination to commit to what it stored (PS3.4 Annex J); written before it is asked."""
+
+    __tablename__ = "commitments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    destination: Mapped[str] = mapped_column(String(64))
+    begun_at: Mapped[datetime]
+    accepted_at: Mapped[datetime | None]  # the destination took the request
+    reported_at: Mapped[datetime | None]  # its first report came
+
+
+class CommitmentItemRow(Base):
+    """One delivery that a transaction is about."""
+
+    __tablename__ = "commitment_items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    commitment_id: Mapped[int] = mapped_column(ForeignKey("commitments.id"), index=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+
+
+class CommitmentRequestRow(Base):
+    """A transaction in which a peer asks us to commit to what it sent (PS3.4 Annex J)."""
+
+    __tablename__ = "commitment_requests"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note: Mapped[str] = mapped_column(String(96), unique=True)  # name of the spool's note: taken in once
+    transaction_uid: Mapped[str] = mapped_column(String(64), index=True)
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    called_ae: Mapped[str] = mapped_column(String(16))
+    address: Mapped[str] = mapped_column(String(128))
+    received_at: Mapped[datetime]
+    state: Mapped[RequestState] = mapped_column(_states(RequestState))
+    next_at: Mapped[datetime]  # when it is judged, or reported, next
+    attempts: Mapped[int] = mapped_column(default=0)  # to report
+    judged_at: Mapped[datetime | None]
+    reported_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(Text, default="")
+    items: Mapped[list[RequestedRow]] = relationship(back_populates="request", order_by="RequestedRow.id")
+    __table_args__ = (Index("ix_commitment_requests_due", "state", "next_at"),)
+
+
+class RequestedRow(Base):
+    """One instance that a peer asks us to commit to. ``reason``: None undecided, 0 committed, else the failure reason (PS3.3 C.14.1.1)."""
+
+    __tablename__ = "commitment_requested"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[int] = mapped_column(ForeignKey("commitment_requests.id"), index=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_uid: Mapped[str] = mapped_column(String(64), index=True)
+    reason: Mapped[int | None]
+    request: Mapped[CommitmentRequestRow] = relationship(back_populates="items")
 
 
 class IdentityHoldRow(Base):

@@ -3,19 +3,16 @@
 ::
 
     receive.py     spool ─► instances          what arrived is indexed, compared, kept                (1 reception, 2 assembly)
-    notes.py       spool ─► services          what peers said by DIMSE-N requests is taken to heart         (1 reception)
+    notes.py       spool ─► services           what peers said by DIMSE-N requests is taken to heart  (1 reception)
     assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
-    count.py       archives ─► counts         how many instances an archive has, what it has more              (2 assembly)
+    count.py       archives ─► counts          how many instances an archive has, what it has more    (2 assembly)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
+    commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
-<<<<<<< HEAD
-    pressure.py    a full disk                 said, and swept
-    heart.py       signs of life               a worker renews its lease, or ends where its job hangs
-=======
     pressure.py    a full disk                 said, half files swept
+    heart.py       signs of life               a worker renews its lease, or ends where its job hangs
     retire.py      what is finished            files go, rows stay                                    (7 retention)
->>>>>>> d3f3408 (Remove files by age and by the disk's fill, and keep the history of what went)
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     operate.py     retry, release, cancel      what operators do, audited
 

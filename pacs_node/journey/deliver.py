@@ -25,6 +25,7 @@ from pacs_node.delivery import backoff
 from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import NotKnownYet, TemporaryFailure
 from pacs_node.journey import House, fallback, verify
+from pacs_node.journey.commit import asks_for_commitment
 from pacs_node.journey.receive import say_old_identity
 from pacs_node.journey.telling import say_coerced, say_stuck
 from pacs_node.records import Outcome, Parcel
@@ -170,7 +171,8 @@ def _refused(house: House, session: Session, row: DeliveryRow, outcome: Outcome,
 
 def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
     withdrawn = row.state is DeliveryState.CANCELLED
-    deliveries.settle(row, DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
+    awaits = asks_for_commitment(house.settings.destinations.get(row.destination)) and not withdrawn and row.committed_at is None
+    deliveries.settle(row, DeliveryState.UNCOMMITTED if awaits else DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
     subject = f"object {row.object_id}" if row.object_id is not None else f"instance {row.instance_id}"
     audit(session, "delivery", "sent", subject, {"destination": row.destination, "kind": row.kind}, moment)
     known = deliveries.destination_row(session, row.destination)

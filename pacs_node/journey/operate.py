@@ -62,7 +62,7 @@ def retry_delivery(store: Store, delivery_id: int, now: datetime) -> str:
             raise InputError(f"there is no delivery {delivery_id}: `pacs-node deliveries` lists them")
         if row.state in (DeliveryState.DELIVERED, DeliveryState.REPLACED, DeliveryState.CANCELLED, DeliveryState.SENDING):
             gone = ", and its file has been removed" if row.removed else ""
-            raise InputError(f"delivery {delivery_id} is {row.state.value}{gone}: only waiting, parked and refused ones can be sent again")
+            raise InputError(f"delivery {delivery_id} is {row.state.value}{gone}: only waiting, uncommitted, parked and refused ones can be sent again")
         _resend(session, row, now)
     return f"delivery {delivery_id} to {row.destination} is due now"
 
@@ -70,6 +70,7 @@ def retry_delivery(store: Store, delivery_id: int, now: datetime) -> str:
 def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
     row.state = move(row.state, DeliveryState.WAITING)
     row.next_attempt_at, row.first_attempt_at, row.attempts, row.fallback = now, None, 0, ""
+    row.ask_at, row.asked_at, row.asks, row.ask_failures = None, None, 0, 0
     holds.look_now(session, row.study_id, row.destination, now)
     deliveries.destination_row(session, row.destination).try_again_at = None
     for kind in ("parked", "refused"):

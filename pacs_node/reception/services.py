@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pacs_node.config import Settings
+from pacs_node.config import DicomDestination, Settings
+from pacs_node.dicom.commitment import PUSH_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,14 @@ class Service:
     peer_serves: bool = False
 
 
+def _commits(settings: Settings) -> bool:
+    return any(isinstance(destination, DicomDestination) and destination.commitment for destination in settings.destinations.values())
+
+
 SERVICES: Mapping[str, Service] = {
     "mpps": Service(("1.2.840.10008.3.1.2.3.3",), frozenset({"n-create", "n-set"}), lambda settings: settings.reception.mpps),
     "availability": Service(("1.2.840.10008.5.1.4.33",), frozenset({"n-create"}), lambda settings: settings.reception.availability),
+    "commitment-report": Service((PUSH_MODEL,), frozenset({"n-event-report"}), _commits, peer_serves=True),
 }
 """Name of a service → its row. The name stands in the notes of the spool."""
 

@@ -111,6 +111,7 @@ def _destination(name: str, row: DestinationRow | None, counts: Counter[Delivery
         "name": name,
         "state": f"failing since {_time(row.down_since)}" if row is not None and down else "up" if row is not None and row.last_success_at else "not tried yet",
         "waiting": sum(counts[state] for state in deliveries.UNFINISHED),
+        "uncommitted": counts[DeliveryState.UNCOMMITTED],
         "delivered": counts[DeliveryState.DELIVERED],
         "replaced": counts[DeliveryState.REPLACED],
         "stuck": sum(counts[state] for state in _STUCK),
