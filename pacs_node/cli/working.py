@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, s
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this group."""
-    for command in (status, jobs, job, deliveries, retry, cancel, release, clear, fsck):
+    for command in (status, jobs, job, shadow, deliveries, retry, cancel, release, clear, fsck):
         app.command()(command)
 
 
@@ -68,7 +69,8 @@ def jobs(config: ConfigFile = None, as_json: AsJson = False, limit: Annotated[in
         print_json(rows)
         return
     columns = ["id", "study", "pipeline", "run", "state", "score", "verdict", "seconds", "reason"]
-    print_table("Jobs", columns, [[row[name] for name in columns] for row in rows], "none yet")
+    cells = [[f"{row[name]} (shadow)" if name == "state" and row["shadow"] else row[name] for name in columns] for row in rows]
+    print_table("Jobs", columns, cells, "none yet")
 
 
 def job(job_id: Annotated[int, typer.Argument(help="Number of the job.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -85,6 +87,34 @@ def job(job_id: Annotated[int, typer.Argument(help="Number of the job.")], confi
     print_table(f"Job {job_id}", ["", ""], [[name, value] for name, value in page["facts"].items()], "")
     columns = ["kind", "sop_uid", "destination", "state", "attempts", "status", "message"]
     print_table("Objects", columns, [[row.get(name) for name in columns] for row in page["objects"]], "none")
+
+
+def shadow(past: Annotated[str, typer.Option(help="Of the jobs made in this time.")] = "7d", config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show what rules under trial (`shadow: true`) found and would have sent, beside what the others said of the same studies.
+
+    Example: pacs-node shadow --past 7d
+    """
+    from pacs_node.workbench.shadow import report
+
+    rules = report(settings_of(config), past)
+    if as_json:
+        print_json(rules)
+        return
+    if not rules:
+        typer.echo(f"no rule was under trial in the last {past}: give one `shadow: true` in the rules")
+    for rule in rules:
+        facts = {"studies": rule["studies"], "jobs": _counted(rule["jobs"]), "verdicts": _counted(rule["verdicts"]), "scores": _counted(rule["scores"])}
+        print_table(f"Rule {rule['rule']}", ["", ""], [[name, value] for name, value in facts.items()], "")
+        for title, rows, empty in (
+            ("would have sent", rule["would_send"], "nothing"),
+            ("without a result", rule["failures"], "none"),
+            ("beside the rules that send", rule["beside"], "no other rule looked at these studies"),
+        ):
+            print_table(title, list(rows[0]) if rows else [], [list(row.values()) for row in rows], empty)
+
+
+def _counted(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}: {value:.3f}" if isinstance(value, float) else f"{value} {name}" for name, value in counts.items()) or "none"
 
 
 def deliveries(config: ConfigFile = None, as_json: AsJson = False, limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 100) -> None:
@@ -113,15 +143,17 @@ def retry(
     Examples: pacs-node retry job 12 · pacs-node retry delivery 30 · pacs-node retry --parked
     """
     from pacs_node.journey import now, operate
+    from pacs_node.workbench.shadow import live_rules
     from pacs_node.workbench.tables import open_store
 
     if parked == (what is not None) or (what is not None and (what not in ("job", "delivery") or number is None)):
         raise typer.BadParameter("say `job NUMBER`, `delivery NUMBER` or --parked")
-    with open_store(settings_of(config)) as store:
+    settings = settings_of(config)
+    with open_store(settings) as store:
         if parked:
-            typer.echo(operate.retry_parked(store, now()))
+            typer.echo(operate.retry_parked(store, now(), live_rules(settings)))
         elif what == "job" and number is not None:
-            typer.echo(operate.retry_job(store, number, now()))
+            typer.echo(operate.retry_job(store, number, now(), live_rules(settings)))
         elif number is not None:
             typer.echo(operate.retry_delivery(store, number, now()))
 

@@ -36,6 +36,7 @@ class Rule(Section):
     send_to: tuple[str, ...] = ()
     forward: tuple[str, ...] = ()
     priority: Literal["urgent", "normal", "night"] = "normal"
+    shadow: bool = False  # try the rule: its jobs run and are kept, nothing is sent or forwarded
 
     @model_validator(mode="after")
     def _one_trigger(self) -> Rule:

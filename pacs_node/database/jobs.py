@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from pacs_node.database import studies
 from pacs_node.database.states import JobState, StudyState, move, sources
-from pacs_node.database.tables import HEAD_START, InstanceRow, JobRow, ObjectRow, StudyRow, turn_of
+from pacs_node.database.tables import HEAD_START, DeliveryRow, InstanceRow, JobRow, ObjectRow, StudyRow, turn_of
 
 PRIORITIES = {"urgent": 0, "normal": 1, "night": 2}
 LONGEST_PAUSE = timedelta(hours=1)  # no job is put off further, unless the clock was set back since
@@ -155,9 +155,11 @@ def highest_run(session: Session, study_id: int, pipeline: str) -> int:
 
 
 def last_report(session: Session, job: JobRow) -> ObjectRow | None:
-    """Return the newest report of earlier runs of the same pipeline on these series: what this run replaces."""
+    """Return the newest report of earlier runs of the same pipeline on these series: what this run replaces. One that was never on its way is not."""
     earlier = or_(JobRow.id != job.id, ObjectRow.run < job.run)
-    query = select(ObjectRow).join(JobRow).where(JobRow.study_id == job.study_id, JobRow.pipeline == job.pipeline, ObjectRow.kind == "sr", earlier)
+    on_its_way = exists().where(DeliveryRow.object_id == ObjectRow.id)
+    same = (JobRow.study_id == job.study_id, JobRow.pipeline == job.pipeline)
+    query = select(ObjectRow).join(JobRow).where(*same, ObjectRow.kind == "sr", earlier, on_its_way)
     reports = session.scalars(query.order_by(ObjectRow.id.desc()).options(selectinload(ObjectRow.job)))
     return next((report for report in reports if set(report.job.series_uids) & set(job.series_uids) and not report.faults), None)
 

@@ -6,7 +6,7 @@ Headers are read and rules evaluated without a transaction; what they decide is 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -141,8 +141,7 @@ class _Decided:
 
 def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, now: datetime) -> None:
     waiting_rules = {pending.rule for pending in decided.pending}
-    waiting_pipelines = {decision.rule.pipeline for decision in decided.decisions if decision.fired and decision.rule.name in waiting_rules}
-    ready = [decision for decision in decided.decisions if decision.fired and decision.rule.pipeline not in waiting_pipelines]
+    ready = [decision for decision in decided.decisions if decision.fired and not _waits(decision, decided.decisions, waiting_rules)]
     outcome = []
     defaults = {name: DEFAULT_KINDS[destination.kind] for name, destination in house.settings.destinations.items()}
     for request in _one_series_each(routing.jobs(ready, defaults)):
@@ -163,6 +162,12 @@ def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, 
     if not decided.pending:
         study.state = move(study.state, StudyState.COMPLETE)
         house.log.info("study complete", study=study_tag(study.study_uid), id=study.id, outcome=study.outcome)
+
+
+def _waits(decision: routing.Decision, decisions: Sequence[routing.Decision], waiting_rules: Collection[str]) -> bool:
+    """Tell whether a rule or one that shares its pipeline still waits, so that their work is one job; for one under trial no other rule waits."""
+    sharing = [other for other in decisions if other.fired and other.rule.pipeline == decision.rule.pipeline]
+    return any(other.rule.name in waiting_rules for other in sharing if decision.rule.shadow or not other.rule.shadow)
 
 
 def _forward(house: House, session: Session, study: StudyRow, ready: Sequence[routing.Decision], now: datetime) -> list[str]:
@@ -194,11 +199,13 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
         job
         for job in jobs.jobs_of(session, study.id, to_change=True)
         if job.pipeline == request.pipeline and job.state is not JobState.CANCELLED and set(job.series_uids) & set(request.series_uids)
+        if job.shadow is request.shadow  # what is under trial takes the place of no other job
     ]
-    for job in before:
-        whole = not deliveries.withdrawn(session, job.id, job.run)
-        if whole and job.digest in same and {target.destination for target in request.targets} <= {target["destination"] for target in job.targets}:
-            return f"{name}: job {job.id}"
+    made = next((job for job in before if job.digest in same and _covers(job, request) and not deliveries.withdrawn(session, job.id, job.run)), None)
+    if made is not None and set(request.shadow_rules) <= set(made.rules):
+        return f"{name}: job {made.id}"
+    if made is not None:  # the others' job is there already; what is under trial gets one of its own
+        return _make_job(house, session, study, request.only_shadow(), judgements, now)
     for job in before:
         if job.state in (JobState.QUEUED, JobState.RUNNING, JobState.PARKED):
             jobs.finish(job, JobState.CANCELLED, now, "overtaken: more of the study arrived")
@@ -208,6 +215,8 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
         pipeline=request.pipeline or "",
         series_uids=list(request.series_uids),
         rules=list(request.rules),
+        shadow=request.shadow,
+        shadow_rules=list(request.shadow_rules),
         targets=[asdict(target) for target in request.targets],
         digest=digest,
         state=JobState.QUEUED,
@@ -221,8 +230,14 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
     )
     session.add(job)
     session.flush()
-    house.log.info("job made", study=study_tag(study.study_uid), job=job.id, pipeline=name, reason=job.complete_reason, run=job.run)
-    return f"{name}: job {job.id}"
+    house.log.info("job made", study=study_tag(study.study_uid), job=job.id, pipeline=name, reason=job.complete_reason, run=job.run, shadow=job.shadow)
+    return f"{name}: job {job.id}{' (shadow)' if job.shadow else ''}"
+
+
+def _covers(job: JobRow, request: routing.JobRequest) -> bool:
+    """Tell whether a job sends wherever a request wants something sent; of one under trial, whether it is for the same rules."""
+    wanted = {target.destination for target in request.targets if request.shadow or not target.shadow_rules}
+    return wanted <= {target["destination"] for target in job.targets if request.shadow or not target.get("shadow_rules")}
 
 
 def _removed_before(missing: int, known: int) -> list[str]:

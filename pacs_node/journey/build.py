@@ -5,7 +5,7 @@ Nothing here touches the outbox: what is built counts only when `run_job` commit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Part:
     variant: str
     destinations: list[str]
     objects: list[tuple[ResultObject, str, str, tuple[str, ...]]]  # object, path in the data folder, SHA-256, faults
+    withheld: list[str] = field(default_factory=list)  # destinations that rules under trial would send them to
 
 
 def sources_of(task: Task, finding: Finding | None) -> Sources:
@@ -63,10 +64,11 @@ def sources_of(task: Task, finding: Finding | None) -> Sources:
     return Sources(tuple(analysed.values()), (*(header for uid, header in headers.items() if uid not in analysed), *others))
 
 
-def variants(house: House, task: Task, finding: Finding | None) -> dict[tuple[str, ...], list[str]]:
-    """Group the destinations by the kinds they get: one set of objects is built for each group."""
+def variants(house: House, task: Task, finding: Finding | None, *, shadow: bool = False) -> dict[tuple[str, ...], list[str]]:
+    """Group the destinations by the kinds they get: one set of objects is built for each group. ``shadow``: those that rules under trial name."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for target in task.targets:
+    targets = [target for target in task.targets if bool(target.get("shadow_rules")) is shadow]
+    for target in targets:
         name = str(target["destination"])
         destination = house.settings.destinations.get(name)
         if destination is None or not destination.accepts_research:
@@ -81,10 +83,20 @@ def variants(house: House, task: Task, finding: Finding | None) -> dict[tuple[st
         kinds = tuple(kind for kind in kinds if kind in results.BUILDERS and (finding is None or kind != "notice"))
         if kinds:
             groups.setdefault(kinds, []).append(name)
-    if not groups and any(finding is not None or target.get("notice") for target in task.targets):
+    if not shadow and not groups and any(finding is not None or target.get("notice") for target in targets):
         message = f"nothing of job {task.job_id} is sent: none of its destinations is configured and accepts research results"
         house.alert("not sent", f"job {task.job_id}", message)
     return groups
+
+
+def build_all(house: House, task: Task, built: Built, sources: Sources, beat: Callable[[], None] = lambda: None) -> None:
+    """Build what each destination is to get, and what rules under trial would send: the same set once, where both ask for it."""
+    live, tried = (variants(house, task, built.finding, shadow=shadow) for shadow in (False, True))
+    for kinds in dict.fromkeys([*live, *tried]):
+        beat()
+        part = build_variant(house, task, built, sources, kinds, [*live.get(kinds, []), *tried.get(kinds, [])])
+        part.destinations, part.withheld = live.get(kinds, []), tried.get(kinds, [])
+        built.parts.append(part)
 
 
 def build_variant(house: House, task: Task, built: Built, sources: Sources, kinds: tuple[str, ...], destinations: list[str]) -> Part:

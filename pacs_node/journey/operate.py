@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -24,8 +25,11 @@ def operator() -> str:
         return f"uid {os.getuid()}"
 
 
-def retry_job(store: Store, job_id: int, now: datetime) -> str:
-    """Run a finished or parked job again, as a new run."""
+def retry_job(store: Store, job_id: int, now: datetime, live_rules: Collection[str] = ()) -> str:
+    """Run a finished or parked job again, as a new run.
+
+    ``live_rules``: the rules in force that are not under trial. Where all rules of a job are among them, its new run sends its results.
+    """
     with store.write() as session:
         job = jobs.lock(session, job_id)
         if job is None:
@@ -35,7 +39,7 @@ def retry_job(store: Store, job_id: int, now: datetime) -> str:
         if JobState.QUEUED not in JOB_MOVES[job.state] or job.state is JobState.RUNNING:
             raise InputError(f"job {job_id} is {job.state.value}: only parked, not analysed and done jobs can be run again")
         _refuse_without_files(session, job)
-        _rerun(session, job, now)
+        _rerun(session, job, now, live_rules)
     return f"job {job_id} is queued again, as run {job.run}"
 
 
@@ -48,10 +52,19 @@ def _refuse_without_files(session: Session, job: JobRow) -> None:
         raise InputError(f"{problem}. Have study {job.study_id} sent again first: what is the same as before makes no new job, but can be retried")
 
 
-def _rerun(session: Session, job: JobRow, now: datetime) -> None:
+def _rerun(session: Session, job: JobRow, now: datetime, live_rules: Collection[str]) -> None:
+    if set(job.shadow_rules) and set(job.rules) <= set(live_rules):
+        _take_seriously(job)
     jobs.rerun(session, job, now)
     clear_alert(session, "parked", f"job {job.id}", now)
-    audit(session, operator(), "retry", f"job {job.id}", {"run": job.run}, now)
+    audit(session, operator(), "retry", f"job {job.id}", {"run": job.run, "shadow": job.shadow}, now)
+
+
+def _take_seriously(job: JobRow) -> None:
+    """Let a job send what its rules, which were under trial, now ask for."""
+    live = {target["destination"]: target for target in job.targets if not target.get("shadow_rules")}
+    tried = {target["destination"]: {**target, "shadow_rules": []} for target in job.targets if target.get("shadow_rules")}
+    job.shadow, job.shadow_rules, job.targets = False, [], list({**tried, **live}.values())
 
 
 def retry_delivery(store: Store, delivery_id: int, now: datetime) -> str:
@@ -78,12 +91,12 @@ def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
     audit(session, operator(), "retry", f"delivery {row.id}", {"destination": row.destination}, now)
 
 
-def retry_parked(store: Store, now: datetime) -> str:
-    """Run all parked jobs and send all parked and refused objects again."""
+def retry_parked(store: Store, now: datetime, live_rules: Collection[str] = ()) -> str:
+    """Run all parked jobs and send all parked and refused objects again. ``live_rules``: see `retry_job`."""
     with store.write() as session:
         parked = [job for number in jobs.parked(session) if (job := jobs.lock(session, number)) is not None and job.state is JobState.PARKED]
         for job in parked:
-            _rerun(session, job, now)
+            _rerun(session, job, now, live_rules)
         stuck = deliveries.stuck(session)
         for row in stuck:
             _resend(session, row, now)

@@ -31,7 +31,7 @@ from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import BundleError, DeviceLost, NotAnalysable, NotFinite, PacsNodeError
 from pacs_node.executors.retry import LADDER, Effort, Fault, fault_of
 from pacs_node.journey import House
-from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_variant, sources_of, variants
+from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all, sources_of
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
 from pacs_node.monitoring.logs import study_tag
@@ -178,9 +178,7 @@ def _run(house: House, worker: Worker, task: Task, heart: Heart) -> Built:
     crash.passed("analysed")
     built = Built(finding, notice)
     sources = sources_of(task, finding)
-    for kinds, destinations in variants(house, task, finding).items():
-        heart.beat(0.9)
-        built.parts.append(build_variant(house, task, built, sources, kinds, destinations))
+    build_all(house, task, built, sources, lambda: heart.beat(0.9))
     return built
 
 
@@ -204,14 +202,14 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
             raise LostJob("lost")
         job.finding = summary(built.finding) if built.finding else {}
         for part in built.parts:
-            _post(session, job, part, moment)
+            _post(house, session, job, part, moment)
         reason = built.notice.reason if built.notice else ""
         jobs.finish(job, JobState.DONE if built.finding else JobState.NOT_ANALYSED, moment, reason)
         clear_alert(session, "parked", f"job {job.id}", moment)
         audit(session, f"worker {worker.name}", "analysed", f"job {job.id}", {"pipeline": task.pipeline, "state": job.state.value}, moment)
 
 
-def _post(session: Session, job: JobRow, part: Part, moment: datetime) -> None:
+def _post(house: House, session: Session, job: JobRow, part: Part, moment: datetime) -> None:
     for obj, path, sha256, faults in part.objects:
         row = ObjectRow(
             job_id=job.id,
@@ -226,14 +224,16 @@ def _post(session: Session, job: JobRow, part: Part, moment: datetime) -> None:
             sha256=sha256,
             position=obj.order,
             faults=list(faults),
+            size=(house.data / path).stat().st_size,
         )
+        rejected = any(found for other, _, _, found in part.objects if other.kind != "notice") and obj.kind != "notice"
+        may_leave = not faults and not rejected
+        row.withheld = list(part.withheld) if may_leave else []
         session.add(row)
         session.flush()
         job.removed_at = None
-        rejected = any(found for other, _, _, found in part.objects if other.kind != "notice") and obj.kind != "notice"
-        if not faults and not rejected:
-            for destination in part.destinations:
-                deliveries.add(session, row, destination, moment)
+        for destination in part.destinations if may_leave else ():
+            deliveries.add(session, row, destination, moment)
 
 
 def summary(finding: Finding) -> dict[str, object]:
@@ -284,9 +284,7 @@ def tell_failure(house: House) -> bool:
         task, job_id = _take_out(house, session, job), job.id
     built = Built(None, Notice(NoticeStatus.FAILED, "the analysis failed; the operators of the node have been told"))
     try:
-        sources = sources_of(task, None)
-        for kinds, destinations in variants(house, task, None).items():
-            built.parts.append(build_variant(house, task, built, sources, kinds, destinations))
+        build_all(house, task, built, sources_of(task, None))
     except (PacsNodeError, OSError, *DAMAGED) as error:
         house.alert("notice", f"job {job_id}", f"the failure of job {job_id} could not be told to its destinations: {error}")
         built.parts = []
@@ -295,5 +293,5 @@ def tell_failure(house: House) -> bool:
         if job is not None and job.state is JobState.PARKED and job.run == task.run.number and not job.told:
             job.told = True
             for part in built.parts:
-                _post(session, job, part, house.clock())
+                _post(house, session, job, part, house.clock())
     return True

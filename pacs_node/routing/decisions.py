@@ -14,11 +14,15 @@ URGENCY = ("urgent", "normal", "night")  # most urgent first
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where results go. ``kinds`` without notices; None: the defaults of the destination's kind. ``notice``: it may get a notice."""
+    """Where results go. ``kinds`` without notices; None: the defaults of the destination's kind. ``notice``: it may get a notice.
+
+    ``shadow_rules``: not empty where only these rules, which are tried, would send there: then nothing goes.
+    """
 
     destination: str
     kinds: tuple[str, ...] | None
     notice: bool
+    shadow_rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,24 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A pipeline to be run on selected series; ``pipeline`` is ``""`` where only a notice is wanted."""
+    """A pipeline to be run on selected series; ``pipeline`` is ``""`` where only a notice is wanted. ``shadow_rules``: those of ``rules`` that are tried."""
 
     pipeline: str
     series_uids: tuple[str, ...]
     rules: tuple[str, ...]
     targets: tuple[Target, ...]
     priority: str
+    shadow_rules: tuple[str, ...] = ()
+
+    @property
+    def shadow(self) -> bool:
+        """Only rules that are tried ask for it."""
+        return len(self.shadow_rules) == len(self.rules)
+
+    def only_shadow(self) -> JobRequest:
+        """Return what the rules that are tried ask for, without the others."""
+        targets = tuple(target for target in self.targets if target.shadow_rules)
+        return replace(self, rules=self.shadow_rules, targets=targets)
 
 
 # --- route -------------------------------------------------------------------------------------------------------------
@@ -63,10 +78,11 @@ def route(rules: Rules, study: Sequence[SeriesView]) -> tuple[Decision, ...]:
     """Ask every rule about a study.
 
     Returns one decision for each rule, in the order of the file. Each ordinary rule that holds on a series fires; the rules with
-    `otherwise` (there may be several) fire when none of those did and their conditions, if they have any, hold on a series.
+    `otherwise` (there may be several) fire when none of those did and their conditions, if they have any, hold on a series. For them
+    a rule that is only tried does not count.
     """
     ordinary = {rule.name: _decide(rule, rules, study) for rule in rules.rules if not rule.otherwise}
-    winners = [name for name, decision in ordinary.items() if decision.fired]
+    winners = [name for name, decision in ordinary.items() if decision.fired and not decision.rule.shadow]
     return tuple(_fall_back(rule, rules, study, winners) if rule.otherwise else ordinary[rule.name] for rule in rules.rules)
 
 
@@ -93,7 +109,7 @@ def _decision(rule: RoutingRule, rules: Rules, selected: Sequence[SeriesView], w
     targets, unknown = _targets(rule, rules, selected) if fired else ((), ())
     if unknown:
         why += f"; no results_to is configured for the sender {', '.join(unknown)}, so nothing goes back to it"
-    return Decision(rule, fired, tuple(series.series_uid for series in selected), targets, rule.forward if fired else (), why, trials)
+    return Decision(rule, fired, tuple(series.series_uid for series in selected), targets, rule.forward if fired and not rule.shadow else (), why, trials)
 
 
 def _select(rule: RoutingRule, holding: Sequence[SeriesView]) -> list[SeriesView]:
@@ -134,7 +150,8 @@ def _targets(rule: RoutingRule, rules: Rules, selected: Iterable[SeriesView]) ->
             continue
         names |= {rules.results_to[title]: None for title in calling if title in rules.results_to}
         unknown += [title or "without AE title" for title in calling if title not in rules.results_to]
-    return tuple(Target(name, rule.results, rule.notice) for name in names), tuple(unknown)
+    tried = (rule.name,) if rule.shadow else ()
+    return tuple(Target(name, rule.results, rule.notice, tried) for name in names), tuple(unknown)
 
 
 # --- work --------------------------------------------------------------------------------------------------------------
@@ -145,7 +162,8 @@ def jobs(decisions: Iterable[Decision], defaults: Mapping[str, Sequence[str]] | 
 
     Rules that name the same one are merged: every destination of either, the union of the kinds that each destination is to get,
     the most urgent priority. ``defaults`` (destination name -> kinds) says what None stands for where it meets a list of kinds;
-    without it such a destination gets its defaults only. A rule without pipeline asks for work only where it wants a notice.
+    without it such a destination gets its defaults only. A rule without pipeline asks for work only where it wants a notice. Rules that
+    are tried join the work of the others, and change neither its priority nor what goes where: their targets stay apart.
     """
     merged: dict[tuple[str, frozenset[str]], JobRequest] = {}
     for decision in decisions:
@@ -160,16 +178,18 @@ def _request(decision: Decision) -> JobRequest | None:
     rule = decision.rule
     if not decision.fired or (rule.pipeline is None and not decision.targets):
         return None
-    return JobRequest(rule.pipeline or "", decision.series_uids, (rule.name,), decision.targets, rule.priority)
+    tried = (rule.name,) if rule.shadow else ()
+    return JobRequest(rule.pipeline or "", decision.series_uids, (rule.name,), decision.targets, rule.priority, tried)
 
 
 def _merge(one: JobRequest, other: JobRequest, defaults: Mapping[str, Sequence[str]]) -> JobRequest:
-    targets = {target.destination: target for target in one.targets}
+    targets = {(target.destination, bool(target.shadow_rules)): target for target in one.targets}
     for target in other.targets:
-        known = targets.get(target.destination)
-        targets[target.destination] = target if known is None else _union(known, target, defaults.get(target.destination))
-    priority = min(one.priority, other.priority, key=URGENCY.index)
-    return JobRequest(one.pipeline, one.series_uids, one.rules + other.rules, tuple(targets.values()), priority)
+        key = target.destination, bool(target.shadow_rules)
+        targets[key] = target if key not in targets else _union(targets[key], target, defaults.get(target.destination))
+    live = [request for request in (one, other) if not request.shadow] or [one, other]
+    priority = min((request.priority for request in live), key=URGENCY.index)
+    return JobRequest(one.pipeline, one.series_uids, one.rules + other.rules, tuple(targets.values()), priority, one.shadow_rules + other.shadow_rules)
 
 
 def _union(one: Target, other: Target, defaults: Sequence[str] | None) -> Target:
@@ -179,7 +199,7 @@ def _union(one: Target, other: Target, defaults: Sequence[str] | None) -> Target
         kinds = tuple(dict.fromkeys(first + second))
     elif one.kinds == other.kinds:
         kinds = one.kinds
-    return Target(one.destination, kinds, one.notice or other.notice)
+    return Target(one.destination, kinds, one.notice or other.notice, one.shadow_rules + other.shadow_rules)
 
 
 def forwards(decisions: Iterable[Decision]) -> tuple[str, ...]:

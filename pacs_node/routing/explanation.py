@@ -59,8 +59,9 @@ def _work(decision: Decision) -> str:
     work = f"pipeline {rule.pipeline} on {len(decision.series_uids)} series" if rule.pipeline else "no pipeline"
     kinds = "default results" if rule.results is None else ", ".join(rule.results) or ("notice" if rule.pipeline is None and rule.notice else "no results")
     sends = f"; {kinds} to {', '.join(target.destination for target in decision.targets)}" if decision.targets else "; nothing is sent"
-    forwarded = f"; originals to {', '.join(decision.forward)}" if decision.forward else ""
-    return f"{work}{sends}{forwarded}; priority {rule.priority}"
+    forwarded = f"; originals to {', '.join(rule.forward)}" if rule.forward else ""
+    tried = "; shadow: this is tried, nothing of it is sent" if rule.shadow else ""
+    return f"{work}{sends}{forwarded}; priority {rule.priority}{tried}"
 
 
 def _condition(line: Line) -> str:
@@ -85,6 +86,7 @@ def as_json(decisions: Iterable[Decision], *, everything: bool = False) -> list[
             "why": decision.why,
             "pipeline": decision.rule.pipeline,
             "priority": decision.rule.priority,
+            "shadow": decision.rule.shadow,
             "series": list(decision.series_uids),
             "send_to": [{"destination": target.destination, "kinds": _listed(target.kinds), "notice": target.notice} for target in decision.targets],
             "forward": list(decision.forward),

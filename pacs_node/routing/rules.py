@@ -24,6 +24,7 @@ class RoutingRule:
 
     ``selection``: which of the series that satisfy ``when`` are analysed: the largest, all, or all that satisfy a further condition.
     ``results``: the kinds without ``notice``; None: the defaults of each destination's kind. ``notice``: a notice may go out.
+    ``shadow``: the rule is only tried: its jobs run, nothing of them leaves, and what the other rules do is as if it were not there.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RoutingRule:
     forward: tuple[str, ...]
     priority: str
     complete: Complete
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def _compile(rule: Rule, written: Mapping[str, Any], faults: list[Fault]) -> Rou
         forward=rule.forward,
         priority=rule.priority,
         complete=rule.complete,
+        shadow=rule.shadow,
     )
 
 

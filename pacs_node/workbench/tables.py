@@ -142,6 +142,8 @@ def job_row(job: JobRow) -> dict[str, Any]:
         "complete_reason": job.complete_reason,
         "partial": job.partial,
         "rules": list(job.rules),
+        "shadow": job.shadow,
+        "shadow_rules": list(job.shadow_rules),
         "progress": job.progress,
     }
 
@@ -181,8 +183,18 @@ def _files(session: Session, job: JobRow) -> str:
 
 
 def _unposted(obj: ObjectRow, replaced: set[str]) -> dict[str, Any]:
-    state = "removed" if obj.removed_at is not None else "kept back by the gate" if obj.faults else "replaced" if obj.sop_uid in replaced else "not sent"
-    return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": state, "message": "; ".join(obj.faults)}
+    message = "; ".join(obj.faults) or (f"a rule under trial would send it to {', '.join(obj.withheld)}" if obj.withheld else "")
+    return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": _why_not_posted(obj, replaced), "message": message}
+
+
+def _why_not_posted(obj: ObjectRow, replaced: set[str]) -> str:
+    if obj.removed_at is not None:
+        return "removed"
+    if obj.faults:
+        return "kept back by the gate"
+    if obj.sop_uid in replaced:
+        return "replaced"
+    return "shadow: not sent" if obj.withheld else "not sent"
 
 
 def _object_row(row: DeliveryRow) -> dict[str, Any]:

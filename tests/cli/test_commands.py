@@ -77,7 +77,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_every_command_of_the_design_exists() -> None:
-    first = {"run", "check", "explain", "send", "status", "jobs", "job", "deliveries", "retry", "cancel", "release"}
+    first = {"run", "check", "explain", "send", "status", "jobs", "job", "deliveries", "retry", "cancel", "release", "shadow"}
     assert first | {"analyse", "train", "calibrate", "evaluate", "phantom", "demo"} <= set(COMMANDS)
 
 
