@@ -74,6 +74,49 @@ def soak(
     print_table("Memory of the receivers", ["instances", "associations", "probes", "resident, MB", "share, MB"], table, "nothing was measured")
 
 
+@bench.command()
+def journey(
+    json_file: JsonFile = None,
+    studies: Annotated[int, typer.Option(min=1, help="Studies of the day; from ten on, everything that may happen to one happens.")] = 300,
+    seed: Annotated[int, typer.Option(help="Another seed is another day.")] = 1,
+    outage: Annotated[float, typer.Option(min=0, help="Seconds for which the archive is away.")] = 12.0,
+    models: Annotated[bool, typer.Option("--models", help="Let the node's own workers judge with the shipped models; else an engine stands in.")] = False,
+    work: Work = None,
+) -> None:
+    """Send a simulated hospital day through a node of its own, with duplicates, aborts, corrections, mix-ups and an archive that is away, and
+    account for every study, instance and object. Exit code 1 where anything is unaccounted for.
+
+    Example: pacs-node bench journey --studies 300 --seed 1 --json journey.json
+    """  # noqa: D205
+    from pacs_node.workbench.bench_journey import bench_journey
+
+    with Console(stderr=True).status("starting a node") as status:
+        found = bench_journey(studies, seed, outage=outage, models=models, work=work, say=lambda what: status.update(what))
+    _write(json_file, found)
+    _print_day(found)
+    if found["wrong"]:
+        raise typer.Exit(1)
+
+
+def _print_day(found: dict[str, Any]) -> None:
+    rows = [[one["kind"], one["studies"], ", ".join(f"{count} {how}" for how, count in one["ended"].items()), one["unaccounted"]] for one in found["kinds"]]
+    print_table(f"{found['studies']} studies of a day", ["kind", "studies", "ended", "unaccounted"], rows, "no study was sent")
+    print_table("Instances", ["", ""], list(found["instances"].items()), "none was sent")
+    print_table("Objects", ["", ""], list(found["objects"].items()), "none was sent")
+    spans = found["seconds_to_delivery"]
+    figures: list[list[object]] = [
+        [f"seconds from last slice to delivery, {spans['quiet']:g} s of quiet in it: median", spans["median"]],
+        ["95 %", spans["p95"]],
+        [f"with those that met the outage of {found['outage_s']:g} s: median", spans["median_all"]],
+        ["95 %", spans["p95_all"]],
+        ["instances/s while the first wave was sent", found["instances_per_s_while_sending"]],
+        ["studies/s from the first instance to the last delivery", found["studies_per_s"]],
+    ]
+    print_table("Figures", ["", ""], figures, "nothing was measured")
+    for sentence in found["wrong"]:
+        Console().print(f"unaccounted: {sentence}", style="red", highlight=False, markup=False)
+
+
 def _write(file: Path | None, found: Any) -> None:
     if file is not None:
         file.write_text(json.dumps(found, indent=1) + "\n")

@@ -34,7 +34,8 @@ _IDLE_SECONDS = 3.0
 
 
 @contextmanager
-def _work_folder(parent: Path | None) -> Iterator[Path]:
+def work_folder(parent: Path | None) -> Iterator[Path]:
+    """Give a folder of its own in ``parent``, or among the temporary ones, that is removed at the end; raises `InputError` where none can be made."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="pacs-node-bench-", dir=parent))
     except OSError as error:
@@ -51,7 +52,7 @@ def bench_ingest(senders: int, count: int, rounds: int, work: Path | None = None
     Returns instances/s and MB/s (medians), the same disk's reference, memory of each receiver (MB), and the share of a processor (%) that they use
     with one open association at rest.
     """
-    with _work_folder(work) as folder:
+    with work_folder(work) as folder:
         sizes = [_make_instances(folder / f"sender{number}", count, number) for number in range(senders)]
         with running_receivers(folder) as receivers:
             program = shutil.which("storescu")
@@ -77,7 +78,7 @@ def bench_soak(instances: int, associations: int, probes: int = 0, steps: int = 
 
     There is a row after each of ``steps`` equal parts (MB); the first was taken after an eighth of a part, when everything has been used once.
     """
-    with _work_folder(work) as folder, running_receivers(folder) as receivers:
+    with work_folder(work) as folder, running_receivers(folder) as receivers:
         image, data = _image(0, 64), folder / "data" / "spool" / "new"
         rows, sent, opened, probed = [], 0, 0, 0
         for step in range(steps + 1):

@@ -42,7 +42,7 @@ class Receivers:
 @contextmanager
 def running_receivers(folder: Path, **reception: Any) -> Iterator[Receivers]:
     """Start a node that only receives, on a free port, with its data in ``folder``; raises `StartError` where it does not come up."""
-    port = _free_port()
+    port = free_port()
     config = folder / "node.yaml"
     settings = {
         "node": {"address": "127.0.0.1", "port": port, "ae_titles": [AE_TITLE], "data": str(folder / "data"), "rules": None},
@@ -51,11 +51,12 @@ def running_receivers(folder: Path, **reception: Any) -> Iterator[Receivers]:
     config.write_text(yaml.safe_dump(settings))
     log = folder / "node.log"
     with running_node(config, log, "--role", "receiver") as process:
-        _wait_until_ready(process, port, log)
+        wait_until_ready(process, port, log)
         yield Receivers(port, tuple(_children(process.pid)))
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until a node answers C-ECHO on its port; raises `StartError` where it ends before that, or takes longer than a minute."""
     destination = DicomDestination(kind="dicom", ae_title=AE_TITLE, address="127.0.0.1", port=port, accepts_research=True)
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -66,7 +67,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
     raise StartError(f"the receivers to be measured did not come up: {last[0]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probing:
         probing.bind(("127.0.0.1", 0))
         return int(probing.getsockname()[1])
