@@ -11,6 +11,7 @@ import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from pacs_node.errors import DatabaseUnavailable
 from pacs_node.journey import House
 from pacs_node.journey.assemble import assemble
 from pacs_node.journey.commit import asks_for_commitment, commit
@@ -73,7 +74,7 @@ def ask_archive(name: str) -> Callable[[House], object]:
     return lambda house: ask(house, name, house.clock())
 
 
-CATCH_UP = Duty("catch up", timedelta(0), catch_up)  # once, at the start
+CATCH_UP = Duty("catch up", timedelta(0), lambda house: house.patiently(lambda: catch_up(house)))  # once, at the start
 GATHER = Duty("gather", timedelta(milliseconds=400), gather)
 
 
@@ -104,16 +105,17 @@ def wind_up(house: House) -> BackgroundScheduler:
 
 
 def run_duty(house: House, duty: Duty) -> None:
-    """Run a duty once; whatever goes wrong is said and changes nothing for the next tick."""
+    """Run a duty once; whatever goes wrong is said and changes nothing for the next tick. While the database is away, ticks are left out."""
+    if duty.every and house.store.outage.resting:
+        return
     try:
         duty.run(house)
+        _say_over(house, duty)
+    except DatabaseUnavailable:
+        return  # said once by the store; what is due stands in the spool and in the database
     except Exception as error:  # the border of a periodic duty: it is said, and tried again at the next tick
         structlog.get_logger().error("duty failed", duty=duty.name, traceback=traceback.format_exc())
         _say(house, duty, f"{type(error).__name__}: {error}")
-    else:
-        if duty.name in _failing:
-            _failing.discard(duty.name)
-            house.clear("duty", duty.name)
 
 
 _failing: set[str] = set()  # duties of this process whose last tick failed
@@ -123,5 +125,11 @@ def _say(house: House, duty: Duty, problem: str) -> None:
     _failing.add(duty.name)
     try:
         house.alert("duty", duty.name, f"the duty {duty.name!r} fails: {problem}; the log holds the details")
-    except OSError:
+    except (OSError, DatabaseUnavailable):
         return
+
+
+def _say_over(house: House, duty: Duty) -> None:
+    if duty.name in _failing:
+        house.clear("duty", duty.name)
+        _failing.discard(duty.name)

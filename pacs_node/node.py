@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, MutableSequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import structlog
 
 from pacs_node.config import FolderDestination, Settings, StowDestination
-from pacs_node.errors import ConfigError, DataFolderInUse, PacsNodeError
+from pacs_node.errors import ConfigError, DatabaseUnavailable, DataFolderInUse, PacsNodeError
 from pacs_node.executors import local
 from pacs_node.monitoring import logs
 
@@ -75,7 +75,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
     found = [
         ("reception.commitment", settings.reception.commitment, "Storage Commitment is not available in this version: set it to false"),
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
-        ("database.url", not (settings.database.url or "sqlite").startswith("sqlite"), "only SQLite is available in this version: leave it null"),
     ]
     return [(key, why) for key, asked, why in found if asked]
 
@@ -89,8 +88,8 @@ def refuse_unsupported(settings: Settings, file: Path | str = "configuration") -
 # --- building the house ---------------------------------------------------------------------------------------------------
 
 
-def make_house(settings: Settings, rules: Rules | None = None) -> House:
-    """Open the database and the spool, with ``rules`` or those of the file; raises `ConfigError` where the file is wrong."""
+def make_house(settings: Settings, rules: Rules | None = None, stopping: threading.Event | None = None) -> House:
+    """Open the database and the spool, with ``rules`` or those of the file; raises `ConfigError` where the file is wrong. Connects to nothing yet."""
     from pacs_node import journey
     from pacs_node.analysis.installed import available
     from pacs_node.database.engine import Store, database_url
@@ -98,7 +97,9 @@ def make_house(settings: Settings, rules: Rules | None = None) -> House:
 
     bundles = available(journey.models_folder(settings))
     store = Store(database_url(settings.database.url, settings.node.data))
-    return journey.House(settings, store, read_rules(settings) if rules is None else rules, bundles, Spool(settings.node.data))
+    house = journey.House(settings, store, read_rules(settings) if rules is None else rules, bundles, Spool(settings.node.data))
+    house.stopping = stopping or house.stopping
+    return house
 
 
 def read_rules(settings: Settings) -> Rules:
@@ -186,7 +187,8 @@ def _say_died(house: House | None, child: local.Child, code: int) -> None:
     structlog.get_logger().error("process died", process_name=child.name, exit_code=code)
     if house is not None and child.restarts >= _RESTARTS_BEFORE_ALERT:
         message = f"process {child.name} has died {child.restarts} times in a row (exit code {code}) and is started again; the log says why"
-        house.alert("process", child.name, message)
+        with suppress(DatabaseUnavailable):  # said in the log, and again with the next death
+            house.alert("process", child.name, message)
 
 
 def _reload_rules(house: House, children: local.Children) -> None:
@@ -194,13 +196,15 @@ def _reload_rules(house: House, children: local.Children) -> None:
     try:
         house.rules = read_rules(house.settings)
     except ConfigError as error:
-        house.alert("rules", "rules.yaml", f"the new rules were not taken over: {error}")
+        with suppress(DatabaseUnavailable):  # said in the log
+            house.alert("rules", "rules.yaml", f"the new rules were not taken over: {error}")
         return
     for child in children.children:
         assert isinstance(child.orders, Orders)
         child.orders = replace(child.orders, rules=house.rules)
     children.signal("core", signal.SIGHUP)
-    house.clear("rules", "rules.yaml")
+    with suppress(DatabaseUnavailable):
+        house.clear("rules", "rules.yaml")
     house.log.info("rules read again", rules=len(house.rules.rules))
 
 
@@ -295,7 +299,12 @@ def child() -> int:
     orders = local.receive_orders(stop)
     assert isinstance(orders, Orders)
     logs.configure(process=orders.name)
-    {"receiver": _receiver, "core": _core, "worker": _worker}[orders.role](orders, stop, reload)
+    try:
+        {"receiver": _receiver, "core": _core, "worker": _worker}[orders.role](orders, stop, reload)
+    except DatabaseUnavailable:
+        if not stop.is_set():
+            raise
+        structlog.get_logger().warning("stopped while the database is away", more="what was under way is taken up at the next start")
     return 0
 
 
@@ -334,10 +343,10 @@ def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> Non
     from pacs_node import clock
     from pacs_node.journey import commit, deliver
 
-    house = make_house(orders.settings, orders.rules)
-    deliver.recover(house, house.clock())
-    commit.recover(house, house.clock())
-    house.clear_all("duty")
+    house = make_house(orders.settings, orders.rules, stop)
+    house.patiently(lambda: deliver.recover(house, house.clock()))
+    house.patiently(lambda: commit.recover(house, house.clock()))
+    house.patiently(lambda: house.clear_all("duty"))
     _follow_rules(house, reload)
     clock.run_duty(house, clock.CATCH_UP)  # what arrived before the last stop is indexed before anything else happens
     scheduler = clock.wind_up(house)
@@ -360,11 +369,11 @@ def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> 
     from pacs_node.journey.leases import recover
     from pacs_node.journey.run_job import Bundles, Worker, run_job
 
-    house = make_house(orders.settings, orders.rules)
+    house = make_house(orders.settings, orders.rules, stop)
     engine = Bundles(orders.device, lambda: available(models_folder(orders.settings)))
     worker = Worker(f"{socket.gethostname()}:{orders.name}", engine, last_resort=local.end_process_after)
-    recover(house, worker.name, house.clock())
-    local.work(lambda: run_job(house, worker), stop)
+    house.patiently(lambda: recover(house, worker.name, house.clock()))
+    local.work(lambda: house.patiently(lambda: run_job(house, worker)), stop)
     house.store.close()
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 import typer
 
 from pacs_node.cli.benching import register as register_bench
+from pacs_node.cli.database import register as register_database
 from pacs_node.cli.keeping import register as register_keeping
 from pacs_node.cli.models import register as register_models
 from pacs_node.cli.phantom import register as register_phantom
@@ -37,7 +38,10 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
         raise typer.Exit
 
 
-for _register in (register_running, register_sending, register_working, register_keeping, register_models, register_phantom, register_bench):
+_GROUPS = (
+    register_running, register_sending, register_working, register_keeping, register_database, register_models, register_phantom, register_bench,
+)  # fmt: skip
+for _register in _GROUPS:
     _register(app)
 
 

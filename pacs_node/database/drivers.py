@@ -17,6 +17,7 @@ _SERVER_SETTINGS = (
     "-c lock_timeout=30s",  # as SQLite's busy timeout
     "-c idle_in_transaction_session_timeout=60s",  # the server lets go of what a machine that vanished had locked
 )
+_COLLISIONS = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock timeout
 _CONNECTION = {"connect_timeout": 5, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 
@@ -49,6 +50,11 @@ def is_unavailable(error: DBAPIError | TimeoutError) -> bool:
     """Tell whether an error is the database's state (away, locked, full, damaged) and not a fault of the statement."""
     away = isinstance(error, (OperationalError, InterfaceError, TimeoutError)) or type(error) is DatabaseError
     return away or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def is_collision(error: DBAPIError | TimeoutError) -> bool:
+    """Tell whether a transaction had to give way to another one, while the database is well (PostgreSQL's error codes)."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in _COLLISIONS
 
 
 def _sqlite_engine(url: str) -> Engine:

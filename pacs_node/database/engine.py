@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
@@ -29,7 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from pacs_node.database.drivers import is_unavailable, make_engine, reason_of, shown
+from pacs_node.database.drivers import is_collision, is_unavailable, make_engine, reason_of, shown
 from pacs_node.database.outage import Outage
 from pacs_node.database.tables import Base
 from pacs_node.errors import ConfigError, DatabaseUnavailable
@@ -84,7 +85,10 @@ class Store:
             if not is_unavailable(error):
                 raise
             failure = DatabaseUnavailable(self.shown, reason_of(error))
-            self.outage.failed(failure.reason, writes=writes)
+            if is_collision(error):
+                structlog.get_logger().warning("transaction gave way to another", reason=failure.reason)
+            else:
+                self.outage.failed(failure.reason, writes=writes)
             raise failure from error
         self.outage.worked(writes=writes)
 

@@ -97,6 +97,12 @@ def still_mine(session: Session, job_id: int, worker: str, attempt: int | None =
     return job if mine else None
 
 
+def was_ended_by(session: Session, job_id: int, worker: str, run: int, attempts: int) -> bool:
+    """Tell whether this very attempt of a worker has ended the run."""
+    ended = (JobRow.worker == worker, JobRow.run == run, JobRow.attempts == attempts, JobRow.state.in_((JobState.DONE, JobState.NOT_ANALYSED)))
+    return session.scalars(select(JobRow.id).where(JobRow.id == job_id, *ended)).first() is not None
+
+
 def expired(session: Session, now: datetime, *, to_change: bool = False) -> Sequence[JobRow]:
     """Return the running jobs whose worker has been silent for longer than its lease; ``to_change``: locked, those left out that another works on."""
     query = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now).order_by(JobRow.id)

@@ -7,7 +7,7 @@ import time
 
 import structlog
 
-_LONGEST_PAUSE = 10.0  # seconds
+_LONGEST_PAUSE = 5.0  # seconds
 
 
 def pause_after(failures: int) -> float:
@@ -27,12 +27,20 @@ class Outage:
         self._since: float | None = None
         self._writing = False
         self._over: float | None = None
+        self._failures = 0
+        self._ask_again = 0.0
         self.reason = ""
 
     @property
     def lasts(self) -> bool:
         """Whether the last that was asked of the database failed."""
         return self._since is not None
+
+    @property
+    def resting(self) -> bool:
+        """Whether the database failed a moment ago, so that what can wait does not ask it again yet."""
+        with self._lock:
+            return self._since is not None and time.monotonic() < self._ask_again
 
     def over_for(self) -> float | None:
         """Return how many seconds ago the last outage ended; None where there was none, 0 while it lasts."""
@@ -48,6 +56,8 @@ class Outage:
             if first:
                 self._since, self._writing = time.monotonic(), False
             self._writing, self.reason = self._writing or writes, reason
+            self._failures += 1
+            self._ask_again = time.monotonic() + pause_after(self._failures)
         if first and self._speaks:
             structlog.get_logger().error(
                 "database away", database=self._database, reason=reason, meanwhile="reception goes on; everything else waits and resumes by itself"
@@ -59,6 +69,6 @@ class Outage:
             if self._since is None or (self._writing and not writes):
                 return
             lasted, self._over = time.monotonic() - self._since, time.monotonic()
-            self._since, self.reason = None, ""
+            self._since, self._failures, self.reason = None, 0, ""
         if self._speaks:
             structlog.get_logger().warning("database back", database=self._database, away_seconds=round(lasted, 1))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pacs_node.errors import BundleError, NotFinite
+from pacs_node.errors import BundleError, DatabaseUnavailable, NotFinite
 
 MAX_ATTEMPTS = 3
 _FIRST_PAUSE = timedelta(seconds=5)
@@ -36,6 +36,7 @@ class Fault(StrEnum):
     NOT_A_NUMBER = "no number"  # the model's output is not finite: the same again would give the same
     UNUSABLE = "unusable"  # a missing or damaged bundle: time does not mend it
     NO_ROOM = "no room"  # the disk took no more: the job is not the cause
+    NO_DATABASE = "no database"  # it was away while the job ran: nor is it here
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,10 @@ class Park:
 def decide(fault: Fault, attempts: int, message: str, now: datetime, rung: int = 0) -> Again | Park:
     """Decide after the run number ``attempts`` (1 for the first), on a rung of the ladder, ended with ``fault``.
 
-    A job whose worker dies is run again like any other, but not for ever: the third time it counts as the cause. A full disk never does.
+    A job whose worker dies is run again like any other, but not for ever: the third time it counts as the cause. A full disk never
+    does, nor an absent database.
     """
-    if fault is Fault.NO_ROOM:
+    if fault in (Fault.NO_ROOM, Fault.NO_DATABASE):
         return Again(now + _NO_ROOM_PAUSE, rung)
     if fault in (Fault.UNUSABLE, Fault.NOT_A_NUMBER):
         return Park(message)
@@ -93,6 +95,8 @@ def fault_of(error: BaseException) -> Fault:
     words, names = str(error).casefold(), {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, BundleError):
         return Fault.UNUSABLE
+    if isinstance(error, DatabaseUnavailable):
+        return Fault.NO_DATABASE
     if isinstance(error, NotFinite):
         return Fault.NOT_A_NUMBER
     if isinstance(error, OSError):

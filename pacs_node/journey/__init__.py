@@ -22,21 +22,27 @@ write. A process may be killed between any two lines: what is due is found again
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from pacs_node.config import Settings, shipped
 from pacs_node.database.alerts import clear_alert, clear_kind, raise_alert
 from pacs_node.database.engine import Store
+from pacs_node.database.outage import pause_after
+from pacs_node.errors import DatabaseUnavailable
 from pacs_node.reception.pressure import Disk, Pressure, measure
 from pacs_node.reception.spool import Spool
 from pacs_node.routing import Rules
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -49,6 +55,7 @@ class House:
     bundles: Mapping[str, Path]
     spool: Spool
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)  # a moved one in tests
+    stopping: threading.Event = field(default_factory=threading.Event)  # set when the process is to end
     quarantine_seen: int = 0  # when the quarantine folder had last changed as it was read, ns
     pressure: Pressure = Pressure.NORMAL  # of the disk, as it was last said
     swept_at: datetime | None = None
@@ -85,10 +92,27 @@ class House:
             sync_folder(missing.parent)
         return path
 
+    def patiently(self, action: Callable[[], Answer]) -> Answer:
+        """Do what must not be left undone: while the database is away, wait and try again. Raises `DatabaseUnavailable` where the process is to stop.
+
+        ``action`` must be one that may be done twice: a connection can be lost between a commit and its answer.
+        """
+        for failures in itertools.count(1):
+            try:
+                return action()
+            except DatabaseUnavailable:
+                if self.stopping.wait(pause_after(failures)):
+                    raise
+        raise AssertionError("counting has no end")
+
     def alert(self, kind: str, subject: str, message: str) -> None:
-        """Tell a person: an ERROR line in the log and a line on `pacs-node status`, until it is cleared."""
-        with self.store.write() as session:
-            new = raise_alert(session, kind, subject, message, self.clock())
+        """Tell a person: an ERROR line in the log and a line on `pacs-node status`, until it is cleared. Raises `DatabaseUnavailable` after the line."""
+        try:
+            with self.store.write() as session:
+                new = raise_alert(session, kind, subject, message, self.clock())
+        except DatabaseUnavailable:
+            self.log.error("alert", kind=kind, subject=subject, message=message, kept="only in the log: the database is away")
+            raise
         if new:
             self.log.error("alert", kind=kind, subject=subject, message=message)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -85,14 +86,13 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
         nonlocal replacing
         row = left.pop(outcome.sop_uid)
         replacing = replacing or fallback.kind_instead(destination, row, outcome) != ""
-        _note(house, name, row, outcome)
+        house.patiently(lambda: _note(house, name, row, outcome))
 
     def wanted(parcel: Parcel) -> bool:
         if replacing:
             return False
-        with house.store.read() as session:
-            if deliveries.still_sending(session, left[parcel.sop_uid].id):
-                return True
+        if house.patiently(lambda: _still_sending(house, left[parcel.sop_uid])):
+            return True
         row = left.pop(parcel.sop_uid)
         house.log.warning("delivery stopped", destination=name, what=row.origin, why="its study was corrected or held meanwhile")
         return False
@@ -107,13 +107,24 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
         problem = str(error)
     except TemporaryFailure as error:
         problem = str(error)
-        _failed(house, name, problem, error.retry_after)
+        after = error.retry_after
+        house.patiently(lambda: _failed(house, name, problem, after))
     if replacing:
-        with house.store.write() as session:
-            deliveries.not_tried(session, [row.id for row in left.values()], house.clock())
+        house.patiently(lambda: _not_tried(house, left.values()))
         return
     for row in left.values():
-        _note(house, name, row, Outcome(row.sop_uid, delivered=False, message=problem))
+        end = Outcome(row.sop_uid, delivered=False, message=problem)
+        house.patiently(partial(_note, house, name, row, end))
+
+
+def _still_sending(house: House, row: DeliveryRow) -> bool:
+    with house.store.read() as session:
+        return deliveries.still_sending(session, row.id)
+
+
+def _not_tried(house: House, rows: Iterable[DeliveryRow]) -> None:
+    with house.store.write() as session:
+        deliveries.not_tried(session, [row.id for row in rows], house.clock())
 
 
 def _parcel(house: House, row: DeliveryRow, note: delivery.OnOutcome) -> Parcel | None:

@@ -72,9 +72,8 @@ class Heart:
                 return
             try:
                 mine = self._sign()
-            except DatabaseUnavailable as error:
-                self._house.log.warning("no sign of life written", job=self._task.job_id, problem=error.reason)
-                continue  # the lease outlives several beats
+            except DatabaseUnavailable:
+                continue  # said by the store; the lease outlives several beats
             if not mine:
                 self._lost.set()
 

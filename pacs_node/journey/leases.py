@@ -25,6 +25,9 @@ def recover(house: House, worker: str, moment: datetime) -> int:
 
 def reap(house: House, moment: datetime) -> int:
     """Give back the jobs whose worker has been silent for a whole lease; returns how many. Jobs that a wrong clock put last are lined up again."""
+    back = house.store.outage.over_for()
+    if back is not None and back < house.settings.executor.lease.total_seconds() / 2:
+        return 0  # nobody could give a sign of life: those who work are about to
     with house.store.read() as session:
         if not jobs.expired(session, moment) and not jobs.left_behind(session, moment):
             return 0

@@ -109,7 +109,7 @@ def run_job(house: House, worker: Worker) -> bool:
         with heart:
             built = _run(house, worker, task, heart)
             crash.passed("built")
-            _commit(house, worker, task, built)
+            house.patiently(lambda: _commit(house, worker, task, built))
             crash.passed("stored")
         verdict = built.finding.verdict.value if built.finding else built.notice.reason if built.notice else "nothing to do"
         log.info("job finished", score=round(built.finding.score, 4) if built.finding else None, verdict=verdict)
@@ -199,6 +199,8 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
     with house.store.write() as session:
         job = jobs.still_mine(session, task.job_id, worker.name, task.attempts)
         if job is None:
+            if jobs.was_ended_by(session, task.job_id, worker.name, task.run.number, task.attempts):
+                return  # the connection was lost between our commit and its answer
             raise LostJob("lost")
         job.finding = summary(built.finding) if built.finding else {}
         for part in built.parts:
@@ -264,12 +266,16 @@ def _go_wrong(house: House, worker: Worker, task: Task, error: Exception) -> Non
     if fault is Fault.NO_ROOM:  # nothing of this attempt is committed, and the database needs room to say so
         shutil.rmtree(house.data / attempt_folder(task), ignore_errors=True)
     message = str(error) if said else f"{type(error).__name__}: {error}"
+    house.patiently(lambda: _end_badly(house, worker, task, fault, message))
+    if fault is Fault.DEVICE_LOST:
+        raise DeviceLost(worker.name, message) from error
+
+
+def _end_badly(house: House, worker: Worker, task: Task, fault: Fault, message: str) -> None:
     with house.store.write() as session:
         job = jobs.still_mine(session, task.job_id, worker.name, task.attempts)
         if job is not None:
             decide_after(house, session, job, fault, message, house.clock())
-    if fault is Fault.DEVICE_LOST:
-        raise DeviceLost(worker.name, message) from error
 
 
 def tell_failure(house: House) -> bool:

@@ -41,20 +41,31 @@ def configure(*, process: str, json_lines: bool | None = None) -> None:
     as_json = not sys.stderr.isatty() if json_lines is None else json_lines
     renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else structlog.dev.ConsoleRenderer(pad_event_to=0)
     last: list[Any] = [structlog.processors.format_exc_info, renderer] if as_json else [renderer]
+    shared = [_of(process), *_SHARED]
     structlog.configure(
-        processors=[*_SHARED, *last],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=False,  # what is configured later holds for all
     )
     handler = logging.StreamHandler(_Stderr())
-    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last])
+    formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last])
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
     logging.getLogger("pynetdicom").setLevel(logging.ERROR)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a duty that takes longer than its interval is nothing to warn of
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # remarks on other makers' files; what matters is reported by us
-    structlog.contextvars.bind_contextvars(process=process)
+
+
+def _of(process: str) -> Any:
+    """Return what names the process in every line, whatever thread writes it."""
+
+    def name(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        event.setdefault("process", process)
+        return event
+
+    return name
 
 
 def study_tag(study_uid: str) -> str:

@@ -124,7 +124,7 @@ def _disk(settings: Settings) -> Iterator[Line]:
 
 def _database(settings: Settings) -> Iterator[Line]:
     url = database_url(settings.database.url, settings.node.data)
-    if url.startswith("sqlite") and not (settings.node.data / "node.db").is_file():
+    if settings.database.url is None and not (settings.node.data / "node.db").is_file():
         yield "ok", "database: made at the first start"
         return
     try:

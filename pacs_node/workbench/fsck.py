@@ -111,7 +111,7 @@ def examine(settings: Settings, *, repair: bool, deep: bool, said: Callable[[Fin
 def _opened(settings: Settings, *, repair: bool) -> Iterator[House]:
     """Give the house as it is; without a database, a look-only run gets an empty one in memory."""
     house = node.make_house(settings, Rules((), {}))  # nothing is judged here, so that faulty rules are no obstacle
-    fresh = house.store.url.startswith("sqlite") and not (settings.node.data / "node.db").is_file()
+    fresh = settings.database.url is None and not (settings.node.data / "node.db").is_file()
     if fresh and not repair:
         house.store = Store("sqlite://")
     if fresh or repair:

@@ -26,7 +26,7 @@ _STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)
 def open_store(settings: Settings) -> Iterator[Store]:
     """Open the database of a node that has run before; raises `InputError` where there is none, `DatabaseUnavailable` where it is away."""
     url = database_url(settings.database.url, settings.node.data)
-    if url.startswith("sqlite") and not (settings.node.data / "node.db").is_file():
+    if settings.database.url is None and not (settings.node.data / "node.db").is_file():
         remedy = "start it with `pacs-node run`, or name its configuration with --config"
         raise InputError(f"no node has run in the data folder {settings.node.data} yet: {remedy}")
     with closing(Store(url, speaks=False)) as store:
@@ -35,6 +35,19 @@ def open_store(settings: Settings) -> Iterator[Store]:
         if empty:
             raise InputError(f"the database {store.shown} holds no node's tables yet: start the node once with `pacs-node run`")
         yield store
+
+
+def upgrade_database(settings: Settings) -> str:
+    """Bring the database to the newest schema; returns a sentence on what was done. Raises `ConfigError`, `DatabaseUnavailable`, `InputError`."""
+    try:
+        settings.node.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the data folder {settings.node.data} cannot be made ({error.strerror}): name one that can be written in node.data") from error
+    with closing(Store(database_url(settings.database.url, settings.node.data), speaks=False)) as store:
+        before, after = store.upgrade()
+    if before == after:
+        return f"the database {store.shown} has the newest schema, revision {after}"
+    return f"the database {store.shown} was upgraded " + (f"from revision {before} to {after}" if before else f"to revision {after}: its tables were made")
 
 
 def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[str, Any]]]:
