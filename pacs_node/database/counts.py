@@ -50,8 +50,8 @@ def due(session: Session, destination: str, now: datetime, limit: int = 20) -> S
 
 
 def received_of(session: Session, study_id: int) -> int:
-    """Return how many instances of a study are here, our own results left out."""
-    return session.scalar(select(func.count()).where(InstanceRow.study_id == study_id, ~InstanceRow.own)) or 0
+    """Return how many instances of a study are here, our own results and rejected ones left out."""
+    return session.scalar(select(func.count()).where(InstanceRow.study_id == study_id, ~InstanceRow.own, InstanceRow.rejected == "")) or 0
 
 
 def note(row: CountRow, series: Sequence[SeriesCount] | None, problem: str, received: int, now: datetime) -> None:

@@ -88,7 +88,7 @@ def gone(session: Session, study_id: int, series_uids: Iterable[str] | None = No
 def present_digest(session: Session, job: JobRow) -> str:
     """Return the fingerprint of what a job would analyse now (see `jobs.digest`)."""
     query = select(InstanceRow).join(SeriesRow).where(SeriesRow.series_uid.in_(job.series_uids), SeriesRow.study_id == job.study_id)
-    return jobs.digest(session.scalars(query.where(InstanceRow.removed_at.is_(None), ~InstanceRow.own)))
+    return jobs.digest(session.scalars(query.where(InstanceRow.removed_at.is_(None), ~InstanceRow.own, InstanceRow.rejected == "")))
 
 
 def retire_study(session: Session, study: StudyRow, fingerprints: Mapping[str, str], at: datetime, reason: str) -> bool:

@@ -142,7 +142,7 @@ def identities(study: StudyRow) -> list[list[str]]:
     found: list[list[str]] = []
     for series in study.series:
         for instance in series.instances:
-            if not instance.own and instance.identity not in found:
+            if instance.usable and instance.identity not in found:
                 found.append(instance.identity)
     return found
 

@@ -127,6 +127,7 @@ class InstanceRow(Base):
     fingerprint: Mapped[str] = mapped_column(String(64), default="")  # of the dataset whose file was removed: what a repeat is compared with
     identity: Mapped[list[str]]  # patient id, issuer, name, birth date: normalised
     own: Mapped[bool] = mapped_column(default=False)  # made by this node: never routed
+    rejected: Mapped[str] = mapped_column(String(16), default="")  # code of the note that rejects it, or "note" where it is one: kept, not used
     arrival: Mapped[str] = mapped_column(String(96), unique=True)  # name of the newest spool file taken in
     association: Mapped[str] = mapped_column(String(64), default="", index=True)
     calling_ae: Mapped[str] = mapped_column(String(16), default="")
@@ -134,6 +135,12 @@ class InstanceRow(Base):
     address: Mapped[str] = mapped_column(String(128), default="")
     received_at: Mapped[datetime]
     series: Mapped[SeriesRow] = relationship(back_populates="instances")
+
+    @property
+    def usable(self) -> bool:
+        """Whether rules and pipelines look at it: it came from elsewhere, and nobody has rejected it."""
+        return not self.own and not self.rejected
+
     __table_args__ = (Index("ix_instances_own", "study_id", sqlite_where=text("own = 1"), postgresql_where=text("own")),)
 
 
@@ -180,6 +187,18 @@ class AnnouncementRow(Base):
     calling_ae: Mapped[str] = mapped_column(String(16), default="")
     said_at: Mapped[datetime]
     __table_args__ = (UniqueConstraint("kind", "sop_uid", "study_uid"),)
+
+
+class RejectionRow(Base):
+    """That a rejection note names an instance, which may not have come yet."""
+
+    __tablename__ = "rejections"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sop_uid: Mapped[str] = mapped_column(String(64), index=True)  # of the instance
+    note_uid: Mapped[str] = mapped_column(String(64))
+    code: Mapped[str] = mapped_column(String(16))
+    said_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("note_uid", "sop_uid"),)
 
 
 class CountRow(Base):

@@ -6,6 +6,7 @@ Headers are read and rules evaluated without a transaction; what they decide is 
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from pacs_node import routing
 from pacs_node.assembly import completeness
+from pacs_node.assembly.rejections import TITLES
 from pacs_node.database import counts, deliveries, jobs, originals, studies
 from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState, StudyState, move
@@ -117,7 +119,7 @@ def series_views(house: House, study: StudyRow) -> tuple[routing.SeriesView, ...
     """Read the headers of a study's series as the rules see them; our own results are left out, and what retention removed."""
     views = []
     for series in study.series:
-        rows = [row for row in series.instances if not row.own and row.removed_at is None]
+        rows = [row for row in series.instances if row.usable and row.removed_at is None]
         headers = [header for row in rows if (header := _header(house, row)) is not None]
         if headers:
             views.append(routing.view(headers, called_ae=rows[0].called_ae, calling_ae=rows[0].calling_ae))
@@ -153,6 +155,7 @@ def _commit(house: House, session: Session, study: StudyRow, decided: _Decided, 
     outcome += [f"no pipeline (rule {decision.rule.name!r})" for decision in idle]
     if not fired:
         outcome.append("no rule fired")
+    outcome += _rejected(study)
     clear_alert(session, "assembly", f"study {study.id}", now)
     study.decisions = routing.as_json(decided.decisions)
     study.outcome = "; ".join(dict.fromkeys(outcome))
@@ -179,6 +182,12 @@ def _forward(house: House, session: Session, study: StudyRow, ready: Sequence[ro
     return [f"originals to {name}" for name in names]
 
 
+def _rejected(study: StudyRow) -> list[str]:
+    """Say how many instances of a study were rejected, and why."""
+    counted = Counter(row.rejected for series in study.series for row in series.instances if row.rejected in TITLES)
+    return [f"{count} instances rejected ({TITLES[code].meaning})" for code, count in sorted(counted.items())]
+
+
 def _one_series_each(requests: Sequence[routing.JobRequest]) -> list[routing.JobRequest]:
     """Split work on several series into a job for each, so that one series that cannot be judged takes no other with it."""
     return [replace(request, series_uids=(uid,)) if request.pipeline else request for request in requests for uid in _parts(request)]
@@ -190,7 +199,7 @@ def _parts(request: routing.JobRequest) -> Sequence[str]:
 
 def _make_job(house: House, session: Session, study: StudyRow, request: routing.JobRequest, judgements: Sequence[completeness.Judgement], now: datetime) -> str:
     """Make a job unless the same was made before; what it replaces is withdrawn. Returns a phrase for the study's outcome."""
-    known = [row for series in study.series if series.series_uid in request.series_uids for row in series.instances if not row.own]
+    known = [row for series in study.series if series.series_uid in request.series_uids for row in series.instances if row.usable]
     chosen = [row for row in known if row.removed_at is None]
     missing, digest = len(known) - len(chosen), jobs.digest(chosen)
     same = {digest, jobs.digest(known)}  # what came again after its removal is no news

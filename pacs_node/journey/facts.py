@@ -13,20 +13,21 @@ from pacs_node.journey.announcements import announced
 
 
 def facts_of(house: House, session: Session, study: StudyRow) -> Facts:
-    """Return what is known of a study; our own results do not count."""
+    """Return what is known of a study; our own results do not count, and rejected instances only where they are compared with an archive's."""
     still_open, all_released = studies.associations_of(session, study)
     received = {series: [row for row in series.instances if not row.own] for series in study.series}
+    usable = sum(1 for rows in received.values() for row in rows if not row.rejected)
     return Facts(
         first_arrival=study.first_arrival,
         last_arrival=study.last_arrival,
         open_associations=still_open,
         all_released=all_released,
         series_descriptions=frozenset(series.description for series in study.series),
-        instances=sum(map(len, received.values())),
+        instances=usable,
         arriving=not house.spool.arriving().isdisjoint(row.association for rows in received.values() for row in rows),
         announced=announced(house, session, study),
         here={series.series_uid: len(rows) for series, rows in received.items() if rows},
         modalities={series.series_uid: series.modality for series in study.series},
         own_series=frozenset(session.scalars(select(ObjectRow.series_uid).join(JobRow).where(JobRow.study_id == study.id).distinct())),
-        answers=counts.answers(session, study.id, sum(map(len, received.values()))),
+        answers=counts.answers(session, study.id, usable),
     )

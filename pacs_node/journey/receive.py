@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from pacs_node import crash
 from pacs_node.assembly import grouping
 from pacs_node.assembly.encoded import fingerprint
+from pacs_node.assembly.rejections import Rejection, read_rejection
 from pacs_node.database import deliveries, jobs, originals, studies
 from pacs_node.database.alerts import clear_alert, raise_alert
 from pacs_node.database.states import StudyState, move
@@ -29,6 +30,7 @@ from pacs_node.errors import DatabaseUnavailable, UnreadableObject
 from pacs_node.journey import House, sync_folder
 from pacs_node.journey.announcements import wake_where_all_is_here
 from pacs_node.journey.notes import take_note
+from pacs_node.journey.reject import accept_again, obey, refuse_again
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.reception.returning import take_back
 from pacs_node.records import Arrival, AssociationEnd, Instance, Note, Quarantined, Series
@@ -46,6 +48,7 @@ class _Item:
     accession: str
     description: str
     own: bool  # made by this node
+    rejection: Rejection | None  # what it says, where it is a rejection note
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def describe(house: House, arrival: Arrival) -> _Item:
     )
     series = Series(instance.series_uid, instance.modality, number_of(header, "SeriesNumber"), text_of(header, "SeriesDescription"), ())
     own = made_by(header, node_device_uid(house.settings.node.name))
-    return _Item(arrival, instance, series, text_of(header, "AccessionNumber"), text_of(header, "StudyDescription"), own)
+    rejection = None if own else read_rejection(header)
+    return _Item(arrival, instance, series, text_of(header, "AccessionNumber"), text_of(header, "StudyDescription"), own, rejection)
 
 
 def _split_at_repeat(items: list[_Item]) -> tuple[list[_Item], list[_Item]]:
@@ -226,6 +230,8 @@ def _index_batch(house: House, items: list[_Item], now: datetime) -> None:
                 _take_repeat(house, session, batch, _Repeated(item, row, repeats[item.arrival.name], digests.get(item.arrival.name, "")), now)
             else:
                 _take_new(house, session, batch, item)
+        batch.studies |= obey(house, session, [(item.arrival, item.instance.sop_uid, item.rejection) for item in items if item.rejection], now)
+        batch.remarks += refuse_again(session, [item.instance.sop_uid for item in items if item.instance.sop_uid not in known])
         for study_id in batch.studies:
             wake_where_all_is_here(house, session, _settle_identity(session, study_id, batch, now), now)
     crash.passed("indexed")
@@ -292,6 +298,9 @@ def _take_repeat(house: House, session: Session, batch: _Batch, repeated: _Repea
         same = _bring_back(house, session, batch, repeated, now)
         batch.remarks.append(("received again after its removal", facts | {"same": same}))
         return
+    if repeated.row.rejected and accept_again(session, repeated.row):
+        studies.reopen(study, arrival.received_at, house.patience)
+        batch.remarks.append(("received again after it was removed elsewhere", facts))
     match repeat.likeness:
         case grouping.Likeness.SAME | grouping.Likeness.SAME_PIXELS:
             batch.drops.append(arrival)

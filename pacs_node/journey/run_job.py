@@ -159,7 +159,7 @@ def _run_facts(house: House, job: JobRow, prior: PriorReport | None) -> Run:
 
 def _files(house: House, study: StudyRow, series_uids: Sequence[str], *, wanted: bool) -> tuple[Path, ...]:
     chosen = [series for series in study.series if (series.series_uid in series_uids) is wanted]
-    return tuple(house.data / studies.instance_path(row) for series in chosen for row in series.instances if not row.own and row.removed_at is None)
+    return tuple(house.data / studies.instance_path(row) for series in chosen for row in series.instances if row.usable and row.removed_at is None)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------------
