@@ -132,11 +132,11 @@ def ripe_jobs(session: Session, before: datetime, after: Place | None, limit: in
 
 def outbox_of(session: Session, job_id: int) -> tuple[int, int, datetime | None]:
     """Return of a job how many deliveries go on, how many are stuck, and when the last one arrived."""
-    query = select(DeliveryRow.state, func.count(), func.max(DeliveryRow.delivered_at)).where(DeliveryRow.job_id == job_id).group_by(DeliveryRow.state)
-    rows = session.execute(query).all()
-    stuck = sum(row[1] for row in rows if row[0] in STUCK)
-    going_on = sum(row[1] for row in rows if row[0] not in (*STUCK, *ENDED))
-    return going_on, stuck, max((row[2] for row in rows if row[2] is not None), default=None)
+    facts = (DeliveryRow.state, DeliveryRow.fallback, func.count(), func.max(DeliveryRow.delivered_at))
+    rows = session.execute(select(*facts).where(DeliveryRow.job_id == job_id).group_by(DeliveryRow.state, DeliveryRow.fallback)).all()
+    stuck = sum(row[2] for row in rows if row[0] in STUCK and not row[1])  # another kind is still to be made of the others
+    going_on = sum(row[2] for row in rows if row[0] not in ENDED) - stuck
+    return going_on, stuck, max((row[3] for row in rows if row[3] is not None), default=None)
 
 
 def retire_results(session: Session, job: JobRow, at: datetime, reason: str) -> list[str]:

@@ -182,7 +182,10 @@ def _digests(look: _Look, study_id: int) -> dict[str, str] | None:
         verdict = _judge_study(look, session, session.get_one(StudyRow, study_id))
         if _stays(session, verdict, f"study {study_id}"):
             return None
-        paths = [studies.instance_path(row) for row in removal.files_of(session, study_id)] if verdict.action is Action.REMOVE else []
+        rows = removal.files_of(session, study_id) if verdict.action is Action.REMOVE else []
+        paths = {studies.instance_path(row): row.arrival for row in rows}
+    if any(not (look.house.data / path).exists() and look.house.spool.find(arrival) for path, arrival in paths.items()):
+        return None  # a crash left some in the spool: they have yet to be brought into place
     return {path: _digest(look.house, path) for path in paths}
 
 

@@ -161,6 +161,15 @@ def test_the_outbox_of_a_job_is_counted_by_what_is_to_come(store: Store) -> None
         assert (going_on, stuck, arrived) == (len(states) - len(ENDED) - len(STUCK), len(STUCK), NOW)
 
 
+def test_a_refused_object_in_whose_place_another_is_to_be_made_goes_on(store: Store) -> None:
+    with store.write() as session:
+        row = job(session, study(session, 1))
+        result(session, row, DeliveryState.REFUSED)
+        session.scalars(select(DeliveryRow)).one().fallback = "enhanced-sr"
+        session.flush()
+        assert removal.outbox_of(session, row.id) == (1, 0, None)
+
+
 def test_retired_results_keep_their_rows_and_end_what_was_stuck(store: Store) -> None:
     with store.write() as session:
         row = job(session, study(session, 1))

@@ -5,35 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from pacs_node import crash
 from pacs_node.clock import duties
 from pacs_node.config import Settings
-from pacs_node.database import removal, studies
-from pacs_node.database.alerts import open_alerts
+from pacs_node.database import removal
 from pacs_node.database.states import DeliveryState, JobState, StudyState
-from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, JobRow, RemovalRow, StudyRow
+from pacs_node.database.tables import AsideRow, AuditRow, DeliveryRow, InstanceRow, JobRow, StudyRow
 from pacs_node.errors import InputError
 from pacs_node.journey import operate
+from pacs_node.journey.receive import receive
 from pacs_node.journey.reconcile import catch_up
 from pacs_node.journey.retire import retire
 from pacs_node.reception.pressure import Disk
 from pacs_node.retention.sweep import Swept, pinned
 from pacs_node.workbench import tables
 from pacs_node.workbench.explain import explain_past
-from pacs_node.workbench.fsck import examine
+from tests.journey.retired import FULL, MARKS, NOBODY_ANSWERS, ROOM, alerts, files, look, row_of, rows, whats
 from tests.journey.support import Town, ct_slice, ct_study
 
 Make = Callable[..., Town]
-
-ROOM = Disk(free=900, capacity=1000)
-FULL = Disk(free=100, capacity=1000)
-MARKS = {"reception": {"reserve": "0B"}, "retention": {"keep": "14d", "high_watermark": "85%"}}
-NOBODY_ANSWERS = {"kind": "dicom", "ae_title": "DEAD", "address": "127.0.0.1", "port": 9, "accepts_research": True}
 
 
 @pytest.fixture
@@ -47,43 +40,12 @@ def town(make_town: Make) -> Town:
     return built
 
 
-def files(town: Town, folder: str) -> list[Path]:
-    return sorted((town.house.data / folder).rglob("*.dcm"))
-
-
-def look(town: Town, **span: float) -> Swept:
-    town.wait(**span)
-    return retire(town.house, town.clock)
-
-
-def alerts(town: Town, kind: str) -> list[str]:
-    with town.house.store.read() as session:
-        return [alert.message for alert in open_alerts(session) if alert.kind == kind]
-
-
-def row_of(town: Town, table: type, number: int = 1) -> Any:
-    with town.house.store.read() as session:
-        row = session.get(table, number)
-        assert row is not None
-        session.expunge_all()
-        return row
-
-
-def rows(town: Town, table: type) -> list:
-    with town.house.store.read() as session:
-        return list(session.scalars(select(table)))
-
-
-def whats(town: Town) -> list[str]:
-    return [finding.what for finding in examine(town.settings, repair=False, deep=True).findings]
-
-
 # --- by age ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_finished_study_goes_at_its_age_and_not_before(town: Town) -> None:
     assert look(town, days=13, hours=23) == Swept()
-    assert look(town, hours=2).files == 6 + 3
+    assert look(town, hours=2).files == 6 + 1
     assert not files(town, "studies") and not files(town, "results")
     assert not (town.house.data / "studies/0000/1").exists()
     assert town.results(), "what was delivered to a folder is not ours to remove"
@@ -96,17 +58,11 @@ def test_the_rows_stay_and_say_when_and_why(town: Town) -> None:
     assert study.state is StudyState.COMPLETE and study.removed_at == town.clock and "14d" in study.removed_reason
     assert job.state is JobState.DONE and job.finding["score"] == 1.5 and job.removed_at == town.clock
     assert all(row.removed_at == town.clock and len(row.fingerprint) == 64 for row in rows(town, InstanceRow))
-    assert {row.action for row in tables_audit(town)} >= {"retired"}
+    assert {row.action for row in rows(town, AuditRow)} >= {"retired"}
     page = tables.job_page(town.settings, 1)
     assert page["facts"]["score"] == 1.5 and "6 received files were removed" in page["facts"]["files"] and "results were removed" in page["facts"]["files"]
     (shown,) = tables.status_tables(town.settings)["studies"]
     assert shown["removed"] and shown["instances"] == 6 and "14d" in shown["removed_reason"]
-
-
-def tables_audit(town: Town) -> list:
-    from pacs_node.database.tables import AuditRow
-
-    return rows(town, AuditRow)
 
 
 def test_explain_says_that_the_files_are_gone(town: Town) -> None:
@@ -172,8 +128,6 @@ def test_a_study_that_gathers_stays(make_town: Make) -> None:
 
 
 def while_gathering(town: Town) -> None:
-    from pacs_node.journey.receive import receive
-
     while receive(town.house, town.clock):
         pass
 
@@ -189,7 +143,7 @@ rules:
 
 
 def test_originals_that_are_to_be_forwarded_stay_until_they_are(make_town: Make) -> None:
-    town = make_town(**MARKS, rules=FORWARDING, destinations={"research": NOBODY_ANSWERS})
+    town = make_town(**{**MARKS, "rules": FORWARDING, "destinations": {"research": NOBODY_ANSWERS}})
     town.house.measure = lambda folder: FULL
     town.send(ct_study(6))
     town.settle()
@@ -209,7 +163,7 @@ def test_originals_that_are_to_be_forwarded_stay_until_they_are(make_town: Make)
 
 
 def test_originals_that_were_forwarded_may_go_and_are_not_forwarded_again_when_they_come_again(make_town: Make) -> None:
-    town = make_town(**MARKS, rules=FORWARDING)
+    town = make_town(**{**MARKS, "rules": FORWARDING})
     town.house.measure = lambda folder: ROOM
     town.send(ct_study(6))
     town.settle()
@@ -367,7 +321,7 @@ def test_a_full_disk_takes_nothing_that_has_just_been_finished(make_town: Make) 
     town.house.measure = lambda folder: FULL
     several(town, "A")
     assert look(town, minutes=8) == Swept()
-    assert look(town, minutes=2).files == 9
+    assert look(town, minutes=2).files == 7
 
 
 def test_a_full_disk_leaves_the_unfinished_and_takes_what_is_younger(make_town: Make) -> None:
@@ -405,190 +359,18 @@ def test_nothing_goes_while_a_backup_holds_the_files(town: Town) -> None:
     town.wait(days=15)
     with pinned(town.house.data):
         assert retire(town.house, town.clock) == Swept()
-    assert retire(town.house, town.clock).files == 9
+    assert retire(town.house, town.clock).files == 7
 
 
 def test_a_disk_about_to_refuse_new_instances_comes_before_a_backup(make_town: Make) -> None:
-    town = make_town(reception={"reserve": "50%"}, retention={"high_watermark": "40%"})
+    town = make_town(**{**MARKS, "reception": {"reserve": "50%"}, "retention": {"high_watermark": "40%"}})
     several(town, "A")
     town.wait(minutes=10)
     with pinned(town.house.data):
         town.house.measure = lambda folder: Disk(free=650, capacity=1000)  # above the watermark only
         assert retire(town.house, town.clock) == Swept()
         town.house.measure = lambda folder: Disk(free=510, capacity=1000)
-        assert retire(town.house, town.clock).files == 9
-
-
-# --- what comes again --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_same_study_sent_again_is_here_again_and_makes_no_new_job(town: Town) -> None:
-    look(town, days=15)
-    town.send(ct_study(6))
-    town.settle()
-    assert len(files(town, "studies")) == 6 and len(rows(town, InstanceRow)) == 6
-    assert [job.state for job in rows(town, JobRow)] == [JobState.DONE] and town.engine.calls == ["ct-test"]
-    study = row_of(town, StudyRow)
-    assert study.state is StudyState.COMPLETE and study.removed_at is None and study.outcome == "ct-test: job 1"
-    assert whats(town) == []
-    assert "queued again" in operate.retry_job(town.house.store, 1, town.clock)
-    town.work()
-    town.post()
-    assert town.engine.calls == ["ct-test", "ct-test"]
-    assert look(town, days=15).files == 9  # and it grows old like any other
-
-
-def test_a_part_of_the_same_study_sent_again_is_kept_and_makes_no_new_job(town: Town) -> None:
-    look(town, days=15)
-    town.send(ct_study(6)[:2])
-    town.settle()
-    assert len(files(town, "studies")) == 2 and town.engine.calls == ["ct-test"]
-    with pytest.raises(InputError, match="4 files of its series were removed"):
-        operate.retry_job(town.house.store, 1, town.clock)
-
-
-def test_a_late_instance_of_a_retired_study_is_analysed_alone_and_called_partial(town: Town) -> None:
-    look(town, days=15)
-    town.send([ct_slice(6), ct_slice(7)])
-    town.settle()
-    first, late = rows(town, JobRow)
-    assert first.state is JobState.DONE and late.state is JobState.DONE
-    assert late.partial and "6 of its 8 instances are not looked at" in late.complete_reason and late.predecessor_id == first.id
-    assert "queued again" in operate.retry_job(town.house.store, late.id, town.clock), "what it looked at is all there"
-    town.work()
-    town.send(ct_study(6))
-    town.settle()
-    whole = rows(town, JobRow)[-1]
-    assert whole.id == 3 and not whole.partial, "with the rest of it the study is whole, and analysed as such"
-
-
-def test_an_instance_that_comes_again_with_other_bytes_is_another_version(town: Town) -> None:
-    look(town, days=15)
-    changed = ct_study(6)
-    changed[0].PixelData = bytes(512)
-    town.send(changed)
-    town.settle()
-    assert [row.version for row in rows(town, InstanceRow)] == [2, 1, 1, 1, 1, 1]
-    _, again = rows(town, JobRow)
-    assert again.predecessor_id == 1 and not again.partial and town.engine.calls == ["ct-test", "ct-test"]
-
-
-def test_a_retired_study_that_comes_again_under_another_patient_is_said_and_analysed_again(town: Town) -> None:
-    look(town, days=15)
-    town.send(ct_study(6, patient="P2"))
-    town.settle()
-    assert any("delivered under a patient identity that has been corrected" in message for message in alerts(town, "identity"))
-    assert town.engine.calls == ["ct-test", "ct-test"]
-    assert {str(result.PatientID) for result in town.results()} == {"P1", "P2"}
-
-
-def test_a_part_of_a_retired_study_under_another_patient_is_held(town: Town) -> None:
-    look(town, days=15)
-    town.send([ct_slice(0, patient="P2")])
-    town.settle()
-    assert row_of(town, StudyRow).state is StudyState.HELD and town.engine.calls == ["ct-test"]
-
-
-def test_an_object_with_a_retired_uid_in_another_study_is_a_conflict(town: Town) -> None:
-    look(town, days=15)
-    town.send([ct_slice(0, StudyInstanceUID="1.2.3")])
-    town.settle()
-    assert [row.kind for row in rows(town, AsideRow)] == ["conflict"] and files(town, "aside")
-
-
-def test_our_own_results_that_come_back_twice_are_dropped_even_when_the_first_was_removed(town: Town) -> None:
-    from pydicom import dcmread
-
-    own = [dcmread(path) for path in sorted((town.folder / "out").rglob("*.dcm"))]
-    town.send(own)
-    town.settle()
-    look(town, days=30)
-    assert not files(town, "studies")
-    town.send(own)
-    town.settle()
-    assert not files(town, "studies") and not list(town.house.spool.new.rglob("*.dcm"))
-
-
-def test_a_study_that_is_retired_while_a_repeat_is_compared_takes_the_repeat_in(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pacs_node.assembly import grouping
-
-    town.wait(days=15)
-    town.send(ct_study(6)[:1])
-    real = grouping.compare
-
-    def slowly(old: Path, new: Path) -> grouping.Repeat:
-        found = real(old, new)
-        retire(town.house, town.clock)
-        return found
-
-    monkeypatch.setattr(grouping, "compare", slowly)
-    town.gather()
-    assert len(files(town, "studies")) == 1, "it was acknowledged, and nothing else of it is here"
-    assert whats(town) == []
-
-
-# --- killed in between ------------------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """What a SIGKILL is to the code behind it."""
-
-
-@pytest.mark.parametrize("step", ["retired", "swept"])
-def test_a_process_killed_between_row_and_file_leaves_nothing_behind(town: Town, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def die(passed: str) -> None:
-        if passed == step:
-            raise Killed
-
-    town.wait(days=15)
-    with monkeypatch.context() as patch:
-        patch.setattr(crash, "passed", die)
-        with pytest.raises(Killed):
-            retire(town.house, town.clock)
-    assert rows(town, RemovalRow)
-    town.restart()
-    town.house.measure = lambda folder: ROOM
-    assert catch_up(town.house) == 0, "what was given up is no stranger"
-    assert whats(town) == ["removal that was interrupted"]
-    retire(town.house, town.clock)
-    assert not files(town, "studies") and not files(town, "results") and rows(town, RemovalRow) == []
-    assert whats(town) == []
-
-
-def test_a_repeat_that_comes_before_an_interrupted_removal_is_finished_is_not_removed(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(passed: str) -> None:
-        if passed == "retired" and not files(town, "results"):
-            raise Killed  # the originals are given up, and all there
-
-    town.wait(days=15)
-    with monkeypatch.context() as patch:
-        patch.setattr(crash, "passed", die)
-        with pytest.raises(Killed):
-            retire(town.house, town.clock)
-    assert len(files(town, "studies")) == 6
-    town.send(ct_study(6))
-    town.gather()
-    assert len(files(town, "studies")) == 12
-    retire(town.house, town.clock)
-    with town.house.store.read() as session:
-        kept = {town.house.data / studies.instance_path(row) for row in session.scalars(select(InstanceRow))}
-    assert set(files(town, "studies")) == kept and len(kept) == 6
-    assert whats(town) == []
-
-
-def test_fsck_finishes_an_interrupted_removal(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(passed: str) -> None:
-        raise Killed
-
-    town.wait(days=15)
-    with monkeypatch.context() as patch:
-        patch.setattr(crash, "passed", die)
-        with pytest.raises(Killed):
-            retire(town.house, town.clock)
-    town.house.store.close()
-    report = examine(town.settings, repair=True, deep=False)
-    assert [finding.outcome(True) for finding in report.findings] == ["finished"]
-    assert whats(town) == []
+        assert retire(town.house, town.clock).files == 7
 
 
 def test_the_retention_section_is_what_the_readme_says() -> None:
