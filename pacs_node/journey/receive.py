@@ -294,13 +294,13 @@ def _take_new(house: House, session: Session, batch: _Batch, item: _Item) -> Non
 def _take_repeat(house: House, session: Session, batch: _Batch, repeated: _Repeated, now: datetime) -> None:
     arrival, study, repeat = repeated.item.arrival, repeated.row.series.study, repeated.repeat
     facts: dict[str, object] = {"study": study_tag(study.study_uid), "sender": arrival.sender.calling_ae, "why": repeat.why}
+    if repeated.row.rejected and accept_again(session, repeated.row):
+        studies.reopen(study, arrival.received_at, house.patience)
+        batch.remarks.append(("received again after it was removed elsewhere", facts))
     if repeated.row.removed_at is not None and not repeated.row.own and repeated.item.instance.study_uid == study.study_uid:
         same = _bring_back(house, session, batch, repeated, now)
         batch.remarks.append(("received again after its removal", facts | {"same": same}))
         return
-    if repeated.row.rejected and accept_again(session, repeated.row):
-        studies.reopen(study, arrival.received_at, house.patience)
-        batch.remarks.append(("received again after it was removed elsewhere", facts))
     match repeat.likeness:
         case grouping.Likeness.SAME | grouping.Likeness.SAME_PIXELS:
             batch.drops.append(arrival)

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.sop_class import ModalityPerformedProcedureStep as MPPS
 
+from pacs_node import crash
 from pacs_node.delivery.requestor import Requestor
 from tests.journey.support import ct_study
 from tests.journey.test_announced import step
 from tests.node.orthanc import Orthanc
 from tests.node.support import NodeProcess, wait_until
-from tests.node.test_crash_points import store
+from tests.node.test_crash_points import fired, order, send_until_all_are_acknowledged, store
 from tests.node.test_processes import write
 
 Make = Callable[..., NodeProcess]
@@ -61,3 +63,36 @@ def test_a_modality_that_reports_its_step_decides_when_the_study_is_complete(mak
     assert association.send_n_set(step("COMPLETED", images=IMAGES), MPPS, uid)[0].Status == 0x0000
     association.release()
     assert reason(node) == "MPPS completed, and all 6 instances listed are here"
+
+
+@pytest.mark.peers
+def test_a_step_is_heard_although_receiver_and_core_are_killed_at_each_of_their_steps(
+    make_node: Make, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ("received", "part-written", "file-synced", "renamed", "folder-synced", "answered", "noted")
+    node = make_node(reception={"mpps": True, "processes": 1}, assembly={"quiet": "1s"})
+    monkeypatch.setenv(crash.VARIABLE, order(node.folder / "crashes", steps))
+    node.start()
+
+    def say(operation: str, dataset: Dataset) -> None:
+        wait_until(lambda: request(node, operation, dataset) == 0x0000, f"{operation} is answered with success", 120)
+
+    say("n_create", step("IN PROGRESS", str(IMAGES[0].StudyInstanceUID)))
+    say("n_set", step("COMPLETED", images=IMAGES))
+    wait_until(lambda: fired(node.folder / "crashes") == set(steps), "every step was passed")
+    send_until_all_are_acknowledged(tool, node, write(tmp_path / "in", IMAGES))
+    assert reason(node) == "MPPS completed, and all 6 instances listed are here"
+    assert not any((node.folder / "data/quarantine").iterdir())
+
+
+def request(node: NodeProcess, operation: str, dataset: Dataset) -> int | None:
+    """Make a request over an association of its own; returns its status, None where none came."""
+    contexts = [build_context(MPPS, [ExplicitVRLittleEndian])]
+    association = Requestor("CT1", 5, 5, 5).associate("127.0.0.1", node.port, contexts, "PACS_NODE")
+    if not association.is_established:
+        return None
+    send = {"n_create": association.send_n_create, "n_set": association.send_n_set}[operation]
+    status, _ = send(dataset, MPPS, "1.2.826.0.1.3680043.9.8")
+    if association.is_established:
+        association.release()
+    return status.get("Status")
