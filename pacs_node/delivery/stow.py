@@ -25,6 +25,7 @@ from pacs_node.errors import TemporaryFailure, UnreadableObject
 from pacs_node.records import Outcome, Parcel
 
 MOST_OBJECTS = 32  # in one request
+MOST_FAILURES = 3  # requests in a row with originals that are to be tried again: it is the server then
 MOST_BYTES = 64 << 20  # of their files; a larger object goes alone
 
 _SOP_INSTANCE, _PATIENT_ID = "00080018", "00100020"
@@ -97,12 +98,14 @@ def deliver(
     """Send ``parcels`` in order and report each outcome; one that is not ``wanted`` any more when its request begins is left out.
 
     The dataset bytes go out as they are stored. Raises `TemporaryFailure` where the server as a whole cannot be had, and stops after a
-    temporary failure of one object, since later ones may refer to it; what was not reported is still to be sent. ``calling_ae`` is
-    what every kind of destination is told; HTTP has no place for it.
+    temporary failure of one result, since later ones may refer to it, or in several requests with originals in a row; what was not reported is
+    still to be sent. ``calling_ae`` is what every kind of destination is told; HTTP has no place for it.
     """
+    failures = 0
     with Service(destination, timeouts) as service:
         for batch in batches(parcels):
-            if not _offer(service, batch, on_outcome, wanted):
+            failures = 0 if _offer(service, batch, on_outcome, wanted) else failures + 1
+            if failures >= (MOST_FAILURES if batch[0].original else 1):
                 return
 
 
