@@ -112,9 +112,9 @@ def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
 def _destinations(session: Session, settings: Settings) -> list[dict[str, Any]]:
     known = {row.name: row for row in session.scalars(select(DestinationRow))}
     counts: dict[str, Counter[DeliveryState]] = {}
-    grouped = select(DeliveryRow.destination, DeliveryRow.state, func.count()).group_by(DeliveryRow.destination, DeliveryRow.state)
-    for name, state, count in session.execute(grouped):
-        counts.setdefault(name, Counter())[state] = count
+    columns = (DeliveryRow.destination, DeliveryRow.state, DeliveryRow.fallback)
+    for name, state, instead, count in session.execute(select(*columns, func.count()).group_by(*columns)):
+        counts.setdefault(name, Counter())[DeliveryState.WAITING if instead else state] += count  # what stands in for it is still to be made
     return [_destination(name, known.get(name), counts.get(name, Counter())) for name in dict.fromkeys([*settings.destinations, *counts])]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,20 @@ def test_after_a_temporary_failure_what_may_refer_to_the_object_is_kept_for_late
     there = archive(statuses={second.sop_uid: 0xA700})
     assert [outcome.sop_uid for outcome in send(there, [first, second, third])] == [first.sop_uid, second.sop_uid]
     assert there.received == [first.sop_uid]
+
+
+def test_one_original_that_is_to_be_tried_again_holds_up_no_other_and_several_in_a_row_end_the_attempt(archive: Archive, parcel: MakeParcel) -> None:
+    parcels = [replace(parcel(), original=True) for _ in range(7)]
+    there = archive(statuses={parcels[index].sop_uid: 0xA700 for index in (1, 3, 4, 5)})
+    outcomes = send(there, parcels)
+    assert [outcome.delivered for outcome in outcomes] == [True, False, True, False, False, False]
+    assert there.received == [parcels[0].sop_uid, parcels[2].sop_uid]
+
+
+def test_an_original_is_never_written_in_another_encoding(archive: Archive, parcel: MakeParcel) -> None:
+    there = archive(transfer_syntaxes=frozenset({ImplicitVRLittleEndian}))
+    (outcome,) = send(there, [replace(parcel(), original=True)])
+    assert (outcome.delivered, outcome.permanent, outcome.unsupported) == (False, True, True) and there.received == []
 
 
 def test_a_refused_class_is_permanent_for_that_object_and_the_others_go_on(archive: Archive, parcel: MakeParcel) -> None:

@@ -149,6 +149,19 @@ def test_a_failure_inside_a_200_is_no_delivery(web: WebArchive, parcel: MakeParc
     assert fates(send(web, [good, bad])) == {good.sop_uid: "delivered", bad.sop_uid: "refused"}
 
 
+@pytest.mark.parametrize(("original", "requests"), [(False, 1), (True, 4)])
+def test_one_original_that_is_to_be_tried_again_holds_up_no_other(
+    web: WebArchive, parcel: MakeParcel, monkeypatch: pytest.MonkeyPatch, original: bool, requests: int
+) -> None:
+    monkeypatch.setattr(stow, "MOST_OBJECTS", 1)
+    parcels = [replace(parcel(), original=original) for _ in range(4)]
+    usual, sick = web.on_store, parcels[0].sop_uid
+    web.on_store = lambda request: Reply(409, said((), [item(sick, reason=0xA700)])) if sick in request.objects else usual(request)
+    outcomes = fates(send(web, parcels))
+    assert outcomes[sick] == "later" and len(web.requests) == requests
+    assert set(list(outcomes.values())[1:]) == ({"delivered"} if original else set())
+
+
 def test_stored_and_failed_in_one_answer_is_decided_by_a_query(web: WebArchive, parcel: MakeParcel) -> None:
     one = parcel()
     web.on_store = lambda request: Reply(202, said([item(one.sop_uid)], [item(one.sop_uid, reason=0xC000)]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from pacs_node.database import alerts, deliveries
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import DestinationRow
 from pacs_node.delivery.archive import FolderArchive, Script
+from pacs_node.delivery.backoff import Policy
+from pacs_node.journey import deliver
 from pacs_node.journey.operate import retry_parked
 from pacs_node.workbench import tables
 from tests.journey.support import Town, ct_study
@@ -116,6 +119,21 @@ def test_a_temporary_answer_holds_back_what_comes_after_it_and_is_tried_again(ma
         assert states(town, "archive") == [DeliveryState.DELIVERED] * 3
     finally:
         archive.stop()
+
+
+def test_a_duplicate_that_nobody_can_prove_is_parked_in_the_end_and_said(make_town: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver, "POLICY", Policy(give_up_after=timedelta(hours=1)))
+    report = "1.2.840.10008.5.1.4.1.1.88.34"
+    with FolderArchive(tmp_path / "archive", "ARCHIVE", script=Script(statuses={report: 0x0111})) as archive:
+        town = town_with(make_town, archive.port, tmp_path)
+        town.send(ct_study())
+        town.settle()
+        for _ in range(15):
+            town.wait(hours=2)
+            town.post()
+        assert sorted(states(town, "archive")) == [DeliveryState.DELIVERED, DeliveryState.DELIVERED, DeliveryState.PARKED]
+    (message,) = messages(town)
+    assert "takes no queries" in message and "retry delivery" in message
 
 
 def test_after_days_of_silence_a_delivery_is_parked_and_one_command_sends_it(make_town: Make, tmp_path: Path) -> None:

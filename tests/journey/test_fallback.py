@@ -183,6 +183,8 @@ def test_a_disk_that_is_full_puts_the_stand_in_off_and_a_damaged_file_is_said(ma
             patched.setattr(fallback, "_make", full)
             town.settle()
         assert any("cannot be written yet" in message for message in messages(town))
+        (place,) = [row for row in tables.status_tables(town.settings)["destinations"] if row["name"] == "archive"]
+        assert (place["waiting"], place["stuck"]) == (1, 0)
         town.wait(minutes=2)
         town.post()
         assert set(got(archive)) == {MAP, CAPTURE, ENHANCED} and messages(town) == []
