@@ -81,6 +81,10 @@ def journey(
     seed: Annotated[int, typer.Option(help="Another seed is another day.")] = 1,
     outage: Annotated[float, typer.Option(min=0, help="Seconds for which the archive is away.")] = 12.0,
     models: Annotated[bool, typer.Option("--models", help="Let the node's own workers judge with the shipped models; else an engine stands in.")] = False,
+    scale: Annotated[bool, typer.Option("--scale", help="Measure rates with few and with many studies in the database instead, and the claim.")] = False,
+    many: Annotated[int, typer.Option(min=10, help="Of --scale: the many studies; the few are ten.")] = 10_000,
+    instances: Annotated[int, typer.Option(min=1000, help="Of --scale: instances in the database in which jobs are claimed.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Of --scale: rounds of ten studies; medians count.")] = 5,
     work: Work = None,
 ) -> None:
     """Send a simulated hospital day through a node of its own, with duplicates, aborts, corrections, mix-ups and an archive that is away, and
@@ -88,6 +92,9 @@ def journey(
 
     Example: pacs-node bench journey --studies 300 --seed 1 --json journey.json
     """  # noqa: D205
+    if scale:
+        _scale(many, instances, rounds, json_file, work)
+        return
     from pacs_node.workbench.bench_journey import bench_journey
 
     with Console(stderr=True).status("starting a node") as status:
@@ -96,6 +103,22 @@ def journey(
     _print_day(found)
     if found["wrong"]:
         raise typer.Exit(1)
+
+
+def _scale(many: int, instances: int, rounds: int, json_file: Path | None, work: Path | None) -> None:
+    from pacs_node.workbench.bench_scale import bench_scale
+
+    with Console(stderr=True).status("starting") as status:
+        found = bench_scale(10, many, instances, rounds, work=work, say=lambda what: status.update(what))
+    _write(json_file, found)
+    rows = [[one["stage"], one["few"], one["many"], one["ratio"], one["processor_ratio"]] for one in found["ms"]]
+    columns = ["ms, of a study where it is a stage", f"with {found['few']} studies", f"with {found['many']} studies", "ratio", "of processor time"]
+    print_table("The same work, with a short and a long history", columns, rows, "nothing was measured")
+    claim = found["claim"]
+    title = f"Claiming a job: {claim['instances']} instances, {claim['jobs']} jobs, {claim['queued']} of them queued"
+    parts = [(name, kind) for name in ("claim", "transaction") for kind in ("wall", "processor")]
+    rows = [[f"{name}, {kind}", claim[f"{name}_{kind}_ms_median"], claim[f"{name}_{kind}_ms_p95"]] for name, kind in parts]
+    print_table(title, ["ms", "median", "95 %"], rows, "nothing was measured")
 
 
 def _print_day(found: dict[str, Any]) -> None:

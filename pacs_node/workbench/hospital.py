@@ -113,6 +113,15 @@ def plan(studies: int, seed: int) -> list[DayStudy]:
     return [_study(f"{seed}.{number}", kind, modalities[number % len(modalities)]) for number, kind in enumerate(kinds)]
 
 
+def plain_studies(name: str, count: int) -> list[Sequence[Image]]:
+    """Return studies to which nothing happens, by turns of each modality."""
+    modalities = list(PIPELINES)
+    return [
+        [_image(f"{name}.{number}", modalities[number % len(modalities)], index, f"P{name}.{number}") for index in range(KINDS["plain"].images)]
+        for number in range(count)
+    ]
+
+
 def _study(name: str, kind: str, modality: str) -> DayStudy:
     row = KINDS[kind]
     modality = _OF_UNROUTED if kind == "no rule" else modality if kind != "out of scope" else "CT"
