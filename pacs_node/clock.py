@@ -22,6 +22,7 @@ from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import catch_up
 from pacs_node.journey.retire import retire
+from pacs_node.journey.vouch import vouch
 
 _ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
 _MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
@@ -85,6 +86,7 @@ def duties(house: House) -> tuple[Duty, ...]:
         GATHER,
         Duty("watch", timedelta(seconds=2), watch),
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
+        Duty("vouch", timedelta(seconds=1), lambda house: vouch(house, house.clock())),
         Duty("retire", timedelta(seconds=30), lambda house: retire(house, house.clock())),
         *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in destinations.items() if at.kind == "dicom"),
         *(Duty(f"deliver to {name}", timedelta(seconds=1), repeated(deliver, name)) for name in destinations),

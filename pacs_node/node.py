@@ -73,7 +73,6 @@ class Orders:
 def unsupported(settings: Settings) -> list[tuple[str, str]]:
     """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
     found = [
-        ("reception.commitment", settings.reception.commitment, "Storage Commitment is not available in this version: set it to false"),
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
     ]
     return [(key, why) for key, asked, why in found if asked]

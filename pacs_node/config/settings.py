@@ -105,6 +105,7 @@ class AllowedSender(Section):
     ae_title: AETitle
     network: IPv4Network | IPv6Network | None = None
     results_to: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None  # where it listens for storage commitment reports, at the address that it called from
 
 
 class Reception(Section):

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from pacs_node.database import deliveries, jobs
 from pacs_node.database.alerts import clear_alert
+from pacs_node.database.requests import named
 from pacs_node.database.states import ENDED, GOING_ON, STUCK, DeliveryState, JobState, StudyState, move
 from pacs_node.database.studies import instance_path
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, InstanceRow, JobRow, ObjectRow, RemovalRow, SeriesRow, StudyRow
@@ -39,7 +40,7 @@ def _of_forwarding(session: Session, study_id: int) -> bool:
     return session.scalars(select(DeliveryRow.id).where(*mine, DeliveryRow.state.not_in((*ENDED, *STUCK))).limit(1)).first() is not None
 
 
-NEEDS: dict[str, Callable[[Session, int], bool]] = {"a job that goes on": _of_jobs, "forwarding": _of_forwarding}
+NEEDS: dict[str, Callable[[Session, int], bool]] = {"a job that goes on": _of_jobs, "forwarding": _of_forwarding, "a storage commitment request": named}
 """What keeps a study's originals, in words, and the question whether it does now. Whoever sends or vouches for originals adds a row."""
 
 

@@ -157,3 +157,33 @@ def _references_of(items: Iterable[Dataset]) -> Iterable[Reference]:
         sop_class, sop_uid = (str(item.get(keyword) or "").strip(" \0") for keyword in ("ReferencedSOPClassUID", "ReferencedSOPInstanceUID"))
         if sop_uid and len(sop_uid) <= 64:
             yield Reference(sop_class[:64], sop_uid)
+
+
+# --- vouching --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of an instance that we are asked to commit to."""
+
+    same_class: bool  # it is of the SOP class that the request names
+    committed: bool  # an archive has committed to it as it is now
+    on_its_way: bool  # to an archive that may commit to it
+    decided: bool  # the rules have decided whether it is forwarded
+
+
+def judge(standing: Standing | None, *, forwards: bool, patient: bool) -> int | None:
+    """Return 0 where we vouch for an instance, the failure reason where we do not, None where it is too early to tell (PS3.3 C.14.1.1).
+
+    ``standing``: None for an instance that was never received. ``forwards``: some rule forwards to an archive that commits.
+    ``patient``: the request has not waited for too long.
+    """
+    if standing is None:
+        return NO_SUCH_INSTANCE
+    if not standing.same_class:
+        return CLASS_CONFLICT
+    if standing.committed:
+        return 0
+    if patient and forwards and (standing.on_its_way or not standing.decided):
+        return None
+    return PROCESSING_FAILURE  # it is here, and nobody who keeps it for good has it: its sender must not delete it

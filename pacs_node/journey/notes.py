@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from pacs_node import crash
 from pacs_node.errors import UnreadableObject
-from pacs_node.journey import House, commit
+from pacs_node.journey import House, commit, vouch
 from pacs_node.journey.announcements import take_availability, take_step
 from pacs_node.reception.notes import dataset_of
 from pacs_node.records import Note
@@ -25,6 +25,7 @@ HANDLERS: Mapping[str, Handler] = {
     "mpps": take_step,
     "availability": take_availability,
     "commitment-report": commit.take_note,
+    "commitment-request": vouch.take_note,
 }
 """Service (a name in `pacs_node.reception.services.SERVICES`) → what becomes of its notes."""
 

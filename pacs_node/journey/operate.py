@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from pacs_node.database import deliveries, holds, jobs, removal, studies
+from pacs_node.database import deliveries, holds, jobs, removal, requests, studies
 from pacs_node.database.alerts import audit, clear_alert, clear_number, open_alerts
 from pacs_node.database.engine import Store
 from pacs_node.database.states import JOB_MOVES, DeliveryState, JobState, StudyState, move
@@ -100,6 +100,7 @@ def retry_parked(store: Store, now: datetime, live_rules: Collection[str] = ()) 
         stuck = deliveries.stuck(session)
         for row in stuck:
             _resend(session, row, now)
+        requests.retry_parked(session, now)
     return f"{len(parked)} jobs are queued again and {len(stuck)} deliveries are due now"
 
 

@@ -10,7 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from pacs_node.config import DicomDestination, Settings
-from pacs_node.dicom.commitment import PUSH_MODEL
+from pacs_node.dicom.commitment import NO_SUCH_INSTANCE, PUSH_MODEL, PUSH_MODEL_INSTANCE, REQUEST, read_request
+from pacs_node.dicom.statuses import INVALID_ARGUMENT, NO_SUCH_ACTION, SUCCESS
+from pacs_node.errors import UnreadableObject
+from pacs_node.reception.conversation import NoteRequest
+from pacs_node.reception.notes import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,20 @@ class Service:
     operations: frozenset[str]  # n-create, n-set, n-action, n-event-report, n-get, n-delete
     turned_on: Callable[[Settings], bool]
     peer_serves: bool = False
+    problem: Callable[[NoteRequest], tuple[int, str]] = lambda request: (SUCCESS, "")  # status and reason of a refusal before it is kept
+
+
+def _commitment_problem(request: NoteRequest) -> tuple[int, str]:
+    """Refuse what can never be answered with a report (PS3.4 J.3.2)."""
+    if request.number != REQUEST:
+        return NO_SUCH_ACTION, f"storage commitment knows no action {request.number}"
+    if request.sop_instance != PUSH_MODEL_INSTANCE:
+        return NO_SUCH_INSTANCE, "it is not about the Storage Commitment Push Model SOP Instance"
+    try:
+        read_request(decode(request.content, request.transfer_syntax))
+    except UnreadableObject as error:
+        return INVALID_ARGUMENT, error.reason
+    return SUCCESS, ""
 
 
 def _commits(settings: Settings) -> bool:
@@ -34,6 +52,9 @@ def _commits(settings: Settings) -> bool:
 SERVICES: Mapping[str, Service] = {
     "mpps": Service(("1.2.840.10008.3.1.2.3.3",), frozenset({"n-create", "n-set"}), lambda settings: settings.reception.mpps),
     "availability": Service(("1.2.840.10008.5.1.4.33",), frozenset({"n-create"}), lambda settings: settings.reception.availability),
+    "commitment-request": Service(
+        (PUSH_MODEL,), frozenset({"n-action"}), lambda settings: settings.reception.commitment, problem=_commitment_problem
+    ),
     "commitment-report": Service((PUSH_MODEL,), frozenset({"n-event-report"}), _commits, peer_serves=True),
 }
 """Name of a service → its row. The name stands in the notes of the spool."""

@@ -7,9 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom.dsutils import encode
 from sqlalchemy import select
 
 from pacs_node.database import deliveries
@@ -82,12 +82,15 @@ def stored(make_town: Make, archive: CommittingArchive, **keys: object) -> Town:
     return town
 
 
+def encoded(dataset: Dataset) -> bytes:
+    """Return a dataset in implicit VR little endian."""
+    return bytes(encode(dataset, True, True) or b"")
+
+
 def bring(town: Town, report: Report, calling: str = "ARCHIVE") -> None:
     """Let a report come to a receiver, and the core take it in."""
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, True
-    write_dataset(buffer, report_dataset(report))
-    request = NoteRequest("n-event-report", PUSH_MODEL, PUSH_MODEL_INSTANCE, report.event_type, ImplicitVRLittleEndian, buffer.getvalue())
+    content = encoded(report_dataset(report))
+    request = NoteRequest("n-event-report", PUSH_MODEL, PUSH_MODEL_INSTANCE, report.event_type, ImplicitVRLittleEndian, content)
     town.house.spool.note(Sender(calling, "PACS_NODE", "127.0.0.1:104", "report"), "commitment-report", request)
     town.gather()
 
@@ -136,7 +139,7 @@ def test_each_instance_decides_about_itself(make_town: Make, archive: Committing
     assert any("commits no objects of this SOP class" in message and "retry delivery" in message for message in messages(town))
 
 
-@pytest.mark.parametrize("reason", [0x0110, 0x0112, 0x0213, 0xA123])
+@pytest.mark.parametrize("reason", [0x0110, 0x0112])
 def test_what_the_archive_has_lost_is_sent_again(make_town: Make, archive: CommittingArchive, reason: int) -> None:
     archive.reasons = {REPORT: reason}
     town = stored(make_town, archive)
