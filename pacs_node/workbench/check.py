@@ -151,6 +151,22 @@ def _database_line(store: Store) -> Line:
 def _senders(settings: Settings) -> Iterator[Line]:
     if not settings.reception.senders:
         yield "warning", "ANY sender may send studies to this node: list the allowed ones in reception.senders"
+    known = {sender.ae_title for sender in settings.reception.senders}
+    places = {name: place for name, place in settings.destinations.items() if isinstance(place, DicomDestination)}
+    for name, place in places.items():
+        if known and place.commitment and place.ae_title not in known:
+            yield "warning", f"destination {name}: its storage commitment reports may come as {place.ae_title}, which is not among reception.senders"
+    if settings.reception.commitment:
+        yield from _askers(settings, {place.ae_title for place in places.values()})
+
+
+def _askers(settings: Settings, reachable: set[str]) -> Iterator[Line]:
+    """Name the senders that may ask for storage commitment and cannot be told the outcome."""
+    if not settings.reception.senders:
+        yield "warning", "reception.commitment: reports go to senders whose `port` is in reception.senders, which is empty, and to destinations"
+    for sender in settings.reception.senders:
+        if sender.port is None and sender.ae_title not in reachable:
+            yield "warning", f"reception.commitment: where {sender.ae_title} listens for reports is not known: add its `port` in reception.senders"
 
 
 def _certificates(settings: Settings) -> Iterator[Line]:

@@ -122,7 +122,6 @@ def test_check_says_what_is_well_and_that_any_sender_may_send(run: Run, config: 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("reception", {"commitment": True}),
         ("executor", {"kind": "ray"}),
     ],
 )
