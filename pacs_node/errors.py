@@ -16,6 +16,7 @@
     ├── NotAnalysable           the study is outside what a pipeline can judge (a reason, not a fault)
     │   ├── UndecodablePixels   no decoder for the transfer syntax, or the stream is damaged
     │   └── OutOfScope          wrong modality, region, too few slices, blank, …
+    ├── SlowPattern             a regular expression of a rule takes too long: it tries the same text in too many ways
     ├── NotFinite               a model's output is no number: the bundle is at fault, or the numbers overflow
     ├── DeviceLost              the device fails this process: another one has to take over
     ├── ResultRejected          a built object did not pass the gate
@@ -148,6 +149,14 @@ class UndecodablePixels(NotAnalysable):
 
 class OutOfScope(NotAnalysable):
     """The gate refused the series for this bundle."""
+
+
+class SlowPattern(PacsNodeError):
+    """A regular expression did not come to an end in time."""
+
+    def __init__(self, pattern: str, seconds: float) -> None:
+        problem = "it repeats what repeats, or has several ways to match the same text: simplify it, or write {contains: …}"
+        super().__init__(f"the regular expression {pattern!r} took more than {seconds:g} s on one value; {problem}")
 
 
 class NotFinite(PacsNodeError):

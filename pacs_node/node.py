@@ -195,8 +195,9 @@ def _reload_rules(house: House, children: local.Children) -> None:
     try:
         house.rules = read_rules(house.settings)
     except ConfigError as error:
-        with suppress(DatabaseUnavailable):  # said in the log
-            house.alert("rules", "rules.yaml", f"the new rules were not taken over: {error}")
+        house.log.error("rules not taken over", problem=str(error))
+        with suppress(DatabaseUnavailable):
+            house.alert("rules", "rules.yaml", f"the new rules were not taken over, the former ones stay in force: {error}")
         return
     for child in children.children:
         assert isinstance(child.orders, Orders)
@@ -357,9 +358,17 @@ def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> Non
 
 
 def _follow_rules(house: House, reload: threading.Event) -> None:
-    if reload.is_set():
-        reload.clear()
-        house.rules = read_rules(house.settings)  # found right by the parent a moment ago
+    from pacs_node.journey.assemble import take_rules
+
+    if not reload.is_set():
+        return
+    reload.clear()
+    try:
+        take_rules(house, read_rules(house.settings), house.clock())
+    except ConfigError as error:  # the parent found it right a moment ago
+        house.log.error("rules not taken over", problem=str(error))
+    except DatabaseUnavailable:
+        reload.set()  # the next time round
 
 
 def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:

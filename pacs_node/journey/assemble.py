@@ -18,7 +18,7 @@ from pacs_node import routing
 from pacs_node.assembly import completeness
 from pacs_node.assembly.rejections import TITLES
 from pacs_node.database import counts, deliveries, jobs, originals, studies
-from pacs_node.database.alerts import clear_alert
+from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState, StudyState, move
 from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
 from pacs_node.dicom.header import read_header
@@ -64,6 +64,15 @@ def _put_off(house: House, study_id: int, problem: str, now: datetime) -> None:
             row.look_again_at, row.waiting_for = now + _PUT_OFF, f"the next attempt, after a failure ({problem})"
 
 
+def take_rules(house: House, rules: routing.Rules, now: datetime) -> None:
+    """Let new rules decide from now on, also about the studies that still wait: their timers were set by the former ones."""
+    house.rules = rules
+    with house.store.write() as session:
+        studies.wake_all(session, now)
+        audit(session, "node", "rules", "rules.yaml", {"rules": [rule.name for rule in rules.rules]}, now)
+    house.log.info("rules in force", rules=len(rules.rules))
+
+
 def _look_at(house: House, study_id: int, now: datetime) -> None:
     with house.store.read() as session:
         study = studies.get_study(session, study_id)
@@ -73,8 +82,8 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
             return
         facts = facts_of(house, session, study)
         received = study.last_arrival
-    views = series_views(house, study)
-    decisions = routing.route(house.rules, views)
+    rules = house.rules
+    decisions = routing.route(rules, series_views(house, study))
     pending: list[_Pending] = []
     reasons: dict[str, completeness.Judgement] = {}
     for decision in decisions:
@@ -86,8 +95,8 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
                 pending.append(_Pending(decision.rule.name, judgement))
     with house.store.write() as session:
         row = studies.get_study(session, study_id, to_change=True)
-        if row is None or row.last_arrival != received or row.state is not StudyState.RECEIVING:
-            return  # something arrived meanwhile: its own timer brings us back
+        if row is None or row.last_arrival != received or row.state is not StudyState.RECEIVING or house.rules is not rules:
+            return  # something arrived meanwhile, or other rules are in force: the timer brings us back
         _commit(house, session, row, _Decided(decisions, reasons, pending), now)
         for one in pending:
             if one.judgement.ask:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Protocol
 
+import regex
+
 from pacs_node.dicom.values import Comparable, Kind, Value, comparable, plain_text
+from pacs_node.errors import SlowPattern
+
+PATIENCE = 0.25  # seconds of computing that a regular expression may take for one value
+_TRIED = 64  # letters, as many as LO may have (PS3.5 6.2)
 
 
 class Form(Protocol):
@@ -76,14 +81,23 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The whole value matches a regular expression, without regard to case."""
+    """The whole value matches a regular expression, without regard to case.
+
+    Some expressions take longer than the universe lasts for a text of forty letters. Such a one is given up with `SlowPattern`, so that it
+    halts nobody else; a study that it would decide about is not judged until it is put right.
+    """
 
     wanted: str
-    pattern: re.Pattern[str] = field(compare=False)
+    pattern: regex.Pattern[str] = field(compare=False)
 
     def holds(self, value: Value) -> bool:
-        """See `Form`."""
-        return not isinstance(value, bytes) and self.pattern.fullmatch(plain_text(value)) is not None
+        """See `Form`; raises `SlowPattern`."""
+        if isinstance(value, bytes):
+            return False
+        try:
+            return self.pattern.fullmatch(plain_text(value), timeout=PATIENCE) is not None
+        except TimeoutError as error:
+            raise SlowPattern(self.wanted, PATIENCE) from error
 
     @property
     def words(self) -> str:
@@ -186,9 +200,20 @@ def _contains(wanted: Any, kind: Kind) -> Contains:
 def _matches(wanted: Any, kind: Kind) -> Matches:
     text = scalar(wanted)
     try:
-        return Matches(text, re.compile(text, re.IGNORECASE | re.DOTALL))
-    except (re.error, OverflowError, RecursionError) as error:
+        form = Matches(text, regex.compile(text, regex.IGNORECASE | regex.DOTALL))
+    except (regex.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{text!r} is no regular expression ({error}): correct it, or write {{contains: …}} for plain text") from error
+    _try_out(form)
+    return form
+
+
+def _try_out(form: Matches) -> None:
+    """Ask a pattern about long repetitions of what stands in it; raises ValueError where it does not come to an end."""
+    try:
+        for letter in sorted({"a", "0", " ", *form.wanted.casefold()}):
+            form.holds(letter * _TRIED + "\0")
+    except SlowPattern as error:
+        raise ValueError(str(error)) from error
 
 
 def _limit(wanted: Any, kind: Kind) -> str:

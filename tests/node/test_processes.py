@@ -154,20 +154,31 @@ def test_an_unknown_keyword_in_the_rules_is_said_with_its_line(make_node: Make) 
     assert "Traceback" not in refused.stderr
 
 
-def test_sighup_takes_valid_rules_over_and_leaves_them_alone_where_they_are_wrong(make_node: Make) -> None:
-    node = make_node().start()
+def test_sighup_takes_valid_rules_over_and_never_wrong_ones_whatever_dies_meanwhile(make_node: Make) -> None:
+    node = make_node(reception={"processes": 1}).start()
     assert node.process is not None
     rules = node.folder / "rules.yaml"
-    rules.write_text(rules.read_text().replace("Modality: CT", "Modalty: CT"))
+    valid = rules.read_text()
+    rules.write_text(valid.replace("Modality: CT", "Modalty: CT"))
     node.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: [alert for alert in node.status()["alerts"] if alert["kind"] == "rules"], "the wrong rules are said")
-    rules.write_text(rules.read_text().replace("Modalty: CT", "Modality: [CT"))
-    rules.write_text("rules: []\n")
-    node.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: not node.status()["alerts"], "the valid rules are taken over")
+    [alert] = wait_until(lambda: [alert for alert in node.status()["alerts"] if alert["kind"] == "rules"], "the wrong rules are said")
+    line = valid.splitlines().index("    when: {Modality: CT}") + 1
+    assert f"{rules}:{line}: rules[0].when.Modalty: 'Modalty' is no keyword of PS3.6; did you mean Modality?" in alert["message"]
+    checked = node.command("check")
+    assert checked.returncode == 1
+    assert f"{rules}:{line}: rules[0].when.Modalty: 'Modalty'" in checked.stdout
+    for pid in [pid for pid in node.children() if "receiver" not in Path(f"/proc/{pid}/cmdline").read_text()]:
+        os.kill(pid, signal.SIGKILL)  # core and worker start again while the wrong file lies there
     send(node, write(node.folder / "in", ct_study(3)), [])
-    wait_until(node.settled, "the study is through")
-    assert node.status()["studies"][0]["outcome"] == "no rule fired"
+    wait_until(node.settled, "the study is through, by the former rules")
+    assert [job["rules"] for job in node.jobs()] == [["tell"]]
+    rules.write_text(valid.replace("name: tell", "name: tell again"))
+    node.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: not [alert for alert in node.status()["alerts"] if alert["kind"] == "rules"], "the valid rules are taken over")
+    wait_until(lambda: "rules in force" in node.log(), "the core follows")
+    send(node, write(node.folder / "more", ct_study(3, study="B")), [])
+    wait_until(lambda: len(node.jobs()) == 2 and node.settled(), "the next study is through")
+    assert node.jobs()[0]["rules"] == ["tell again"]
 
 
 def test_a_role_runs_alone_and_another_one_takes_over_its_files(make_node: Make) -> None:
