@@ -17,6 +17,9 @@ PRIORITIES = {"urgent": 0, "normal": 1, "night": 2}
 LONGEST_PAUSE = timedelta(hours=1)  # no job is put off further, unless the clock was set back since
 
 
+_BY_NUMBER = JobRow.id + 0  # sorted after the index has found them: SQLite would read the whole table to have it in this order
+
+
 def digest(instances: Iterable[InstanceRow]) -> str:
     """Return a fingerprint of what a job analyses: it changes with every instance added, corrected or re-identified."""
     facts = sorted((row.sop_uid, row.version, *row.identity) for row in instances)
@@ -105,18 +108,18 @@ def was_ended_by(session: Session, job_id: int, worker: str, run: int, attempts:
 
 def expired(session: Session, now: datetime, *, to_change: bool = False) -> Sequence[JobRow]:
     """Return the running jobs whose worker has been silent for longer than its lease; ``to_change``: locked, those left out that another works on."""
-    query = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now).order_by(JobRow.id)
+    query = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until < now).order_by(_BY_NUMBER)
     return session.scalars(_locked(query, skip_locked=True) if to_change else query).all()
 
 
 def running_of(session: Session, worker: str) -> Sequence[JobRow]:
     """Return the jobs that stand as running under a worker's name, locked."""
-    return session.scalars(_locked(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.worker == worker).order_by(JobRow.id))).all()
+    return session.scalars(_locked(select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.worker == worker).order_by(_BY_NUMBER))).all()
 
 
 def left_behind(session: Session, now: datetime, *, to_change: bool = False) -> Sequence[JobRow]:
     """Return the waiting jobs whose turn lies further ahead than any legal one: made by a clock that was set back since. ``to_change``: locked."""
-    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.turn > now + HEAD_START[-1] + LONGEST_PAUSE).order_by(JobRow.id)
+    query = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.turn > now + HEAD_START[-1] + LONGEST_PAUSE).order_by(_BY_NUMBER)
     return session.scalars(_locked(query, skip_locked=True) if to_change else query).all()
 
 
@@ -177,7 +180,7 @@ def list_jobs(session: Session, limit: int = 50) -> Sequence[JobRow]:
 
 def untold(session: Session) -> JobRow | None:
     """Return a parked job whose destinations have not been told of its failure."""
-    query = select(JobRow).where(JobRow.state == JobState.PARKED, ~JobRow.told).order_by(JobRow.id).limit(1)
+    query = select(JobRow).where(JobRow.state == JobState.PARKED, ~JobRow.told).order_by(_BY_NUMBER).limit(1)
     return session.scalars(query).one_or_none()
 
 
