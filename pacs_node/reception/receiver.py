@@ -22,7 +22,7 @@ from pacs_node.reception.notes import problem_of
 from pacs_node.reception.pacing import Pacer
 from pacs_node.reception.part10 import Incoming
 from pacs_node.reception.pressure import Pressure, mark_of
-from pacs_node.reception.services import SERVICES, classes_of, service_of
+from pacs_node.reception.services import classes_of, refusal_of, service_of
 from pacs_node.reception.spool import Spool
 from pacs_node.records import Sender
 
@@ -149,7 +149,7 @@ class ReceiverConversation:
             return RESOURCE_LIMITATION, "the disk of the spool is filled up to reception.reserve"
         status, problem = problem_of(request)
         if status == SUCCESS:
-            status, problem = SERVICES[service].problem(request)
+            status, problem = refusal_of(service, request)
         if status == SUCCESS:
             try:
                 self.receiver.spool.note(self.sender, service, request)

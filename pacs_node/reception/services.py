@@ -78,3 +78,8 @@ def served_by_peers(names: Iterable[str]) -> frozenset[str]:
 def service_of(names: Iterable[str], sop_class: str, operation: str) -> str | None:
     """Return the service that takes an operation on a SOP class, None where none of ``names`` does."""
     return next((name for name in names if sop_class in SERVICES[name].sop_classes and operation in SERVICES[name].operations), None)
+
+
+def refusal_of(name: str, request: NoteRequest) -> tuple[int, str]:
+    """Return the status and the reason with which a service refuses a request before it is kept; success where it does not."""
+    return SERVICES[name].problem(request)
