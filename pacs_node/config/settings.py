@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pacs_node.config.units import AETitle, ByteCount, DiskSize, Duration, Port, Section, Size, SOPClass
 from pacs_node.records import FALLBACKS
@@ -163,6 +163,17 @@ class Executor(Section):
         return self
 
 
+def _known_fallbacks(value: Mapping[str, str]) -> Mapping[str, str]:
+    for kind, instead in value.items():
+        if FALLBACKS.get(kind) != instead:
+            known = ", ".join(f"{one}: {other}" for one, other in FALLBACKS.items())
+            raise ValueError(f"{kind}: {instead} is no kind that can go in the place of another: there are {known}")
+    return value
+
+
+Fallback = Annotated[Mapping[str, str], AfterValidator(_known_fallbacks)]
+
+
 class DicomDestination(Section):
     """A storage SCP."""
 
@@ -175,16 +186,7 @@ class DicomDestination(Section):
     commitment_within: Duration = timedelta(hours=24)  # of a request: how long its report is waited for
     verify_identity: bool = False
     accepts_research: bool = False
-    fallback: Mapping[str, str] = {}
-
-    @field_validator("fallback")
-    @classmethod
-    def _known_fallbacks(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        for kind, instead in value.items():
-            if FALLBACKS.get(kind) != instead:
-                known = ", ".join(f"{one}: {other}" for one, other in FALLBACKS.items())
-                raise ValueError(f"{kind}: {instead} is no kind that can go in the place of another: there are {known}")
-        return value
+    fallback: Fallback = Field(default_factory=dict)
 
 
 class Basic(Section):
@@ -223,6 +225,7 @@ class StowDestination(Section):
     tls: DestinationTLS | None = None
     auth: Auth | None = None
     accepts_research: bool = False
+    fallback: Fallback = Field(default_factory=dict)
 
     @field_validator("url")
     @classmethod

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pacs_node.config import StowDestination
@@ -19,7 +19,7 @@ from pacs_node.delivery.multipart import Part, body_of, part_of
 from pacs_node.delivery.store_answer import Answer, Said, read_answer, read_models, text_at
 from pacs_node.delivery.web import Reply, Service, Timeouts
 from pacs_node.dicom.header import read_header, text_of
-from pacs_node.dicom.statuses import DUPLICATE, SUCCESS, StatusClass, classify
+from pacs_node.dicom.statuses import COERCED, DUPLICATE, SUCCESS, StatusClass, classify
 from pacs_node.dicom.uids import is_valid_uid
 from pacs_node.errors import TemporaryFailure, UnreadableObject
 from pacs_node.records import Outcome, Parcel
@@ -192,11 +192,12 @@ def _outcomes(service: Service, parts: Sequence[Part], reply: Reply) -> Iterator
         yield from ((part, None) for part in parts)
         return
     if row.meaning is Meaning.OBJECT:
-        yield parts[0], Outcome(parts[0].parcel.sop_uid, delivered=False, permanent=True, message=f"{row.text} ({reply.said})")
+        message, kind = f"{row.text} ({reply.said})", reply.status == 415
+        yield parts[0], Outcome(parts[0].parcel.sop_uid, delivered=False, permanent=True, message=message, unsupported=kind)
         return
     answer = read_answer(reply.body) if row.meaning is Meaning.READ else Answer()
     judged = [(part, judge(part.parcel, answer, alone=alone)) for part in parts]
-    yield from ((part, outcome) for part, outcome in judged if outcome is not None)
+    yield from ((part, _whose(service, part.parcel, outcome)) for part, outcome in judged if outcome is not None)
     for part in (part for part, outcome in judged if outcome is None):
         yield part, _asked(service, part.parcel, reply, answer.failed.get(part.parcel.sop_uid), alone=alone)
 
@@ -218,7 +219,7 @@ def judge(parcel: Parcel, answer: Answer, *, alone: bool) -> Outcome | None:
         status = classify(failed.reason or SUCCESS)
         if status.kind in (StatusClass.PERMANENT, StatusClass.TEMPORARY):
             permanent = status.kind is StatusClass.PERMANENT
-            return Outcome(parcel.sop_uid, delivered=False, permanent=permanent, status=failed.reason, message=status.meaning)
+            return Outcome(parcel.sop_uid, delivered=False, permanent=permanent, status=failed.reason, message=status.meaning, unsupported=permanent)
     return None
 
 
@@ -236,6 +237,17 @@ def _asked(service: Service, parcel: Parcel, reply: Reply, failed: Said | None, 
         return None
     said = classify(reason).meaning if reason else f"the server does not say that it was stored ({reply.said})"
     return Outcome(parcel.sop_uid, delivered=False, status=reason, message=f"{said}; asked for it: {found}")
+
+
+def _whose(service: Service, parcel: Parcel, outcome: Outcome) -> Outcome:
+    """Look under which patient an object lies that was stored with changed elements (PS3.18 I.2.1: B000)."""
+    if outcome.status != COERCED:
+        return outcome
+    try:
+        found = look_up(service, parcel)
+    except TemporaryFailure:
+        return outcome  # stored, which is what counts; the status itself is logged
+    return replace(outcome, coerced="a query finds them under another Patient ID" if found is Found.OTHER else "")
 
 
 # --- asking ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pacs_node.config import Destination, DicomDestination
+from pacs_node.config import Destination, FolderDestination
 from pacs_node.database import deliveries
 from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.engine import add_new
@@ -43,7 +43,7 @@ _REPORTS = ("sr", "enhanced-sr")  # kinds that point at others
 
 def kind_instead(destination: Destination, row: DeliveryRow, outcome: Outcome) -> str:
     """Return the kind that is to go in the place of a refused object, "" where nothing is to."""
-    if row.object is None or not outcome.unsupported or not isinstance(destination, DicomDestination):
+    if row.object is None or not outcome.unsupported or isinstance(destination, FolderDestination):
         return ""
     return destination.fallback.get(row.kind, "")
 

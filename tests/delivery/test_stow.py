@@ -140,7 +140,22 @@ def test_each_object_gets_the_outcome_of_its_own_reason(web: WebArchive, parcel:
     outcomes = send(web, parcels)
     assert fates(outcomes) == {uid: expected.get(reason, "delivered") for uid, reason in reasons.items()}
     assert {outcome.sop_uid: outcome.status for outcome in outcomes} == reasons
-    assert web.queries == [] and len(web.requests) == 1
+    assert all(outcome.unsupported is outcome.permanent for outcome in outcomes)
+    assert len(web.queries) == 1 and len(web.requests) == 1  # it is asked about what it says that it changed
+
+
+def test_an_object_that_was_stored_with_changes_is_looked_for_under_its_patient(web: WebArchive, parcel: MakeParcel, tmp_path: Path) -> None:
+    one = parcel()
+    web.on_store = lambda request: Reply(200, said([item(one.sop_uid, warning=0xB000)]))
+    for patient, words in [("P1", ""), ("P2", "under another Patient ID")]:
+        changed = dcmread(one.path)
+        changed.PatientID = patient
+        web.kept[one.sop_uid] = save(changed, tmp_path / "changed.dcm").read_bytes()
+        (outcome,) = send(web, [one])
+        assert outcome.delivered and words in outcome.coerced and bool(outcome.coerced) is bool(words)
+    web.on_query = lambda path, query: Reply(500)
+    (outcome,) = send(web, [one])
+    assert outcome.delivered and outcome.coerced == ""
 
 
 def test_a_failure_inside_a_200_is_no_delivery(web: WebArchive, parcel: MakeParcel) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from sqlalchemy import select
 
 from pacs_node.database.alerts import open_alerts
 from pacs_node.database.tables import DeliveryRow
-from tests.delivery.web_archive import Reply, WebArchive, item, said
+from tests.delivery.web_archive import Reply, Request, WebArchive, item, said
 from tests.journey.support import RULES, Town, ct_study, encode_body
 
 Make = Callable[..., Town]
+COMPREHENSIVE_3D_SR, ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.22"
 
 
 @pytest.fixture
@@ -121,6 +124,25 @@ def test_a_class_that_is_refused_blocks_no_other_and_is_said(town: Town, web: We
     assert sorted(row.state.value for row in deliveries(town)) == ["delivered", "delivered", "refused"]
     assert [row.status for row in deliveries(town) if row.state.value == "refused"] == [0x0122]
     assert any("SOP class is not supported" in alert for alert in alerts(town))
+
+
+def test_a_report_that_is_refused_goes_as_the_fallback_kind(make_town: Make, web: WebArchive) -> None:
+    place = {"kind": "stow", "url": web.place().url, "accepts_research": True, "fallback": {"sr": "enhanced-sr"}}
+    town = make_town(rules=RULES.replace("research", "web"), destinations={"web": place})
+
+    def no_3d_reports(request: Request) -> Reply:
+        (uid,) = request.objects
+        refused = str(dcmread(BytesIO(request.objects[uid])).SOPClassUID) == COMPREHENSIVE_3D_SR
+        return Reply(409, said([], [item(uid, reason=0x0122)])) if refused else web.keep(request)
+
+    web.on_store = no_3d_reports
+    town.send(ct_study())
+    town.settle()
+    town.wait(minutes=1)
+    town.post()
+    assert sorted(row.state.value for row in deliveries(town)) == ["delivered", "delivered", "delivered", "replaced"]
+    classes = {str(dcmread(BytesIO(content)).SOPClassUID) for content in web.kept.values()}
+    assert COMPREHENSIVE_3D_SR not in classes and ENHANCED_SR in classes
 
 
 def test_originals_are_forwarded_to_a_web_server_as_they_came(make_town: Make, web: WebArchive) -> None:
