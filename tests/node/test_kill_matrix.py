@@ -24,7 +24,6 @@ from sqlalchemy import select
 from pacs_node import crash
 from pacs_node.database.tables import DeliveryRow, ObjectRow
 from pacs_node.delivery.requestor import Requestor
-from pacs_node.node import unsupported
 from pacs_node.records import Parcel
 from pacs_node.workbench.fsck import examine
 from pacs_node.workbench.tables import open_store
@@ -167,8 +166,6 @@ def ward(make_node: Make, make_database: Callable[..., str], orthanc: Orthanc, k
         rules=RULES, destinations={"archive": orthanc.place}, reception={"processes": 2, "mpps": setup.mpps}, assembly={"quiet": setup.quiet},
         retention=setup.retention, **database,
     )  # fmt: skip
-    if unsupported(node.settings):
-        pytest.skip(str(unsupported(node.settings)))
     return Ward(node, orthanc, killer, tool)
 
 
