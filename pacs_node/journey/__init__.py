@@ -8,6 +8,8 @@
     count.py       archives ─► counts          how many instances an archive has, what it has more    (2 assembly)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
+    verify.py      patients                    whether an archive means the same one                  (6 delivery)
+    fallback.py    refused ─► another kind     what goes in the place of a kind that is not taken     (6 delivery)
     commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
     pressure.py    a full disk                 said, half files swept
