@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -12,25 +13,33 @@ from typing import TypeVar
 
 import pytest
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 
 from pacs_node.assembly import grouping
+from pacs_node.assembly.announcements import read_availability, read_step
+from pacs_node.assembly.rejections import read_rejection
 from pacs_node.dicom import header
 from pacs_node.dicom.file_meta import read_meta
 from pacs_node.dicom.leading import quick_uids
 from pacs_node.dicom.values import parse_key, values
 from pacs_node.errors import UnreadableObject
 from pacs_node.reception.command import StoreCommand, parse_store, store_response
+from pacs_node.reception.conversation import NoteRequest
+from pacs_node.reception.notes import content_of, decode
 from pacs_node.reception.part10 import Incoming, head, sender_of
 from pacs_node.reception.spool import Spool
-from pacs_node.records import Arrival, AssociationEnd, Sender
+from pacs_node.records import Arrival, AssociationEnd, Note, Sender
 from tests.fuzz.exploring import Explorer, peak_memory
 from tests.fuzz.mutation import ODD_UIDS, Draw, damaged, damaged_dataset, elements
 from tests.fuzz.recordings import BIG, DEFLATED, IMPLICIT, SYNTAXES, Letter, encoded, phantoms, small_image
+from tests.journey.support import ct_study, encode_body
+from tests.journey.test_announced import available, step
+from tests.journey.test_rejected import rejection
 from tests.reception.raw_peer import c_cancel, c_echo, c_store
 
 T = TypeVar("T")
@@ -266,9 +275,10 @@ def check_spool(folder: Path, given: tuple[bytes, ...]) -> None:
     """Read a spool of damaged files and markers: each is an entry, or lies in quarantine with a reason."""
     spool = Spool(folder)
     for number, content in enumerate(given):
-        (spool.new / "00" / (NAME.format(number) + (".end" if content[:1] == b"{" or not content else ".dcm"))).write_bytes(content)
+        suffix = ".note" if b"service" in content[:400] else ".end" if content[:1] == b"{" or not content else ".dcm"
+        (spool.new / "00" / (NAME.format(number) + suffix)).write_bytes(content)
     entries, quarantined = timely(spool.arrivals), spool.quarantined()
-    assert all(isinstance(entry, Arrival | AssociationEnd) for entry in entries)
+    assert all(isinstance(entry, Arrival | AssociationEnd | Note) for entry in entries)
     assert len(entries) + len(quarantined) == len(given)
     assert all(item.reason and not item.reason.startswith("unknown") for item in quarantined)
     spool.forget(*entries, *quarantined)
@@ -281,13 +291,53 @@ def spooled(draw: Draw) -> tuple[bytes, ...]:
     marker = {"sender": {"calling_ae": "A", "called_ae": "B", "address": "h:1", "association": "a"}, "released": True, "stored": 1, "refused": 0}
     uid = draw(st.sampled_from(ODD_UIDS)).decode("latin-1")
     whole = head(Incoming(Sender("CT1", "PACS_NODE", "127.0.0.1:1", "a"), "1.2", uid, "1.2.840.10008.1.2"), "h:1")
-    files = st.sampled_from((json.dumps(marker).encode(), whole, whole + b"dataset", b"", b"{" * 5000, b'{"sender":' + b"[" * 100_000))
+    note = content_of(Sender("CT1", association="a"), "mpps", NoteRequest("n-create", "1.2", uid, None, "1.2.840.10008.1.2", b"12"))
+    files = st.sampled_from(
+        (json.dumps(marker).encode(), json.dumps({"service": "", **note}).encode(), whole, whole + b"dataset", b"", b"{" * 5000, b'{"sender":' + b"[" * 100_000)
+    )
     contents = draw(st.lists(files, min_size=1, max_size=4))
     return tuple(damaged(draw, content, [], 2) if draw(st.booleans()) else content for content in contents)
 
 
 def test_whatever_lies_in_the_spool_is_an_entry_or_is_quarantined(explore: Explorer, tmp_path: Path) -> None:
     explore(spooled(), lambda given: check_spool(tmp_path, given), examples=100)
+
+
+REQUESTS = [
+    step("COMPLETED", "1.2.3", ct_study(3)),
+    available(ct_study(3)),
+    rejection(ct_study(3)),
+]
+
+
+def check_request(given: bytes) -> None:
+    """Read a damaged request, and what it might say: it says something, or is unreadable with a reason of bearable length."""
+    try:
+        dataset = timely(lambda: decode(given, "1.2.840.10008.1.2.1"))
+    except UnreadableObject as error:
+        assert len(str(error)) < MOST_WORDS
+        return
+    for read in (read_step, read_availability, read_rejection):
+        with contextlib.suppress(UnreadableObject):
+            timely(lambda read=read: read(dataset))  # type: ignore[misc]
+
+
+def test_a_damaged_request_is_read_or_said_to_be_unreadable(explore: Explorer) -> None:
+    bodies = [encode_body(with_syntax(request)) for request in REQUESTS]
+
+    @st.composite
+    def requests(draw: Draw) -> bytes:
+        return damaged_dataset(draw, draw(st.sampled_from(bodies)), implicit=False, most=4)
+
+    explore(requests(), check_request, examples=200)
+
+
+def with_syntax(dataset: Dataset) -> Dataset:
+    dataset.setdefault("SOPClassUID", "1.2.3")
+    dataset.setdefault("SOPInstanceUID", "1.2.3.4")
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
 
 
 def check_sender(given: tuple[str, str, str, str]) -> None:

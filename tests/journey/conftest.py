@@ -8,7 +8,8 @@ import pytest
 from tests.conftest import DATABASES
 from tests.journey.support import Town
 
-ON_BOTH_DATABASES = {"test_journey", "test_adversity", "test_durability"}  # the modules whose every town stands on each
+# the modules whose every town stands on each
+ON_BOTH_DATABASES = {"test_journey", "test_adversity", "test_durability", "test_announced", "test_rejected", "test_verified"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
