@@ -17,7 +17,8 @@ _CHUNK = 500  # values in one query
 def note(session: Session, note_uid: str, code: str, uids: Iterable[str], now: datetime) -> None:
     """Write down what a rejection note says; doing it again changes nothing."""
     known = set(session.scalars(select(RejectionRow.sop_uid).where(RejectionRow.note_uid == note_uid)))
-    session.add_all(RejectionRow(sop_uid=uid[:64], note_uid=note_uid, code=code, said_at=now) for uid in sorted(set(uids)) if uid[:64] not in known)
+    new = {uid[:64] for uid in uids} - known
+    session.add_all(RejectionRow(sop_uid=uid, note_uid=note_uid, code=code, said_at=now) for uid in sorted(new))
 
 
 def codes(session: Session, uids: Collection[str], titles: Collection[str]) -> Mapping[str, str]:
