@@ -24,6 +24,7 @@ from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, InstanceR
 
 Place = tuple[datetime, int]  # where a look at ripe rows ended: time and number
 
+_USABLE = (~InstanceRow.own, InstanceRow.rejected == "")  # as `InstanceRow.usable`
 _FINISHED = (JobState.DONE, JobState.NOT_ANALYSED, JobState.PARKED, JobState.CANCELLED)
 
 
@@ -79,8 +80,8 @@ def files_of(session: Session, study_id: int) -> Sequence[InstanceRow]:
 
 
 def gone(session: Session, study_id: int, series_uids: Iterable[str] | None = None) -> int:
-    """Return how many received instances of a study (of some of its series) have lost their files to retention."""
-    query = select(func.count(InstanceRow.id)).where(InstanceRow.study_id == study_id, InstanceRow.removed_at.is_not(None), ~InstanceRow.own)
+    """Return how many instances of a study (of some of its series) that work looked at have lost their files to retention."""
+    query = select(func.count(InstanceRow.id)).where(InstanceRow.study_id == study_id, InstanceRow.removed_at.is_not(None), *_USABLE)
     if series_uids is not None:
         query = query.join(SeriesRow).where(SeriesRow.series_uid.in_(list(series_uids)))
     return session.scalar(query) or 0
@@ -89,7 +90,7 @@ def gone(session: Session, study_id: int, series_uids: Iterable[str] | None = No
 def present_digest(session: Session, job: JobRow) -> str:
     """Return the fingerprint of what a job would analyse now (see `jobs.digest`)."""
     query = select(InstanceRow).join(SeriesRow).where(SeriesRow.series_uid.in_(job.series_uids), SeriesRow.study_id == job.study_id)
-    return jobs.digest(session.scalars(query.where(InstanceRow.removed_at.is_(None), ~InstanceRow.own, InstanceRow.rejected == "")))
+    return jobs.digest(session.scalars(query.where(InstanceRow.removed_at.is_(None), *_USABLE)))
 
 
 def retire_study(session: Session, study: StudyRow, fingerprints: Mapping[str, str], at: datetime, reason: str) -> bool:

@@ -23,6 +23,7 @@ from pacs_node.journey.retire import retire
 from pacs_node.workbench.fsck import examine
 from tests.journey.retired import MARKS, ROOM, alerts, files, look, row_of, rows, whats
 from tests.journey.support import Town, ct_slice, ct_study
+from tests.journey.test_rejected import rejection
 
 Make = Callable[..., Town]
 
@@ -140,6 +141,26 @@ def test_a_study_that_is_retired_while_a_repeat_is_compared_takes_the_repeat_in(
     town.gather()
     assert len(files(town, "studies")) == 1, "it was acknowledged, and nothing else of it is here"
     assert whats(town) == []
+
+
+def test_a_rejected_instance_that_may_come_again_counts_again_after_its_removal(town: Town) -> None:
+    look(town, days=15)
+    town.send([rejection(ct_study(6)[:1], "113039")])
+    town.settle()
+    assert [row.rejected for row in rows(town, InstanceRow)][:2] == ["113039", ""]
+    town.send(ct_study(6)[:1])
+    town.settle()
+    assert rows(town, InstanceRow)[0].rejected == ""
+
+
+def test_a_rejected_instance_that_was_wrong_stays_rejected_when_it_comes_again_after_its_removal(town: Town) -> None:
+    look(town, days=15)
+    town.send([rejection(ct_study(6)[:1], "113037")])
+    town.settle()
+    town.send(ct_study(6)[:1])
+    town.settle()
+    assert rows(town, InstanceRow)[0].rejected == "113037"
+    assert town.engine.calls == ["ct-test"]
 
 
 # --- killed in between ------------------------------------------------------------------------------------------------------------
