@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +33,14 @@ def config_path(config: Path | None) -> Path | None:
 def print_json(data: Any) -> None:
     """Print data for programs."""
     sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def print_json_list(items: Iterable[Any]) -> None:
+    """Print a list for programs, one item after the other: it may be long."""
+    sys.stdout.write("[")
+    for number, item in enumerate(items):
+        sys.stdout.write((",\n" if number else "\n") + json.dumps(item, ensure_ascii=False, default=str))
+    sys.stdout.write("\n]\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pacs_node.cli.options import AsJson, ConfigFile, print_json, settings_of
+from pacs_node.cli.options import AsJson, ConfigFile, print_json_list, settings_of
 
 
 class RoleName(StrEnum):
@@ -62,21 +64,25 @@ def explain(
     past: Annotated[str | None, typer.Option(help="Instead of files: the studies received in this time, e.g. 7d.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which rules fire for DICOM files, on which series, and why or why not.
+    """Say which rules fire for DICOM files, on which series, and why or why not; of what was received, what present rules would change.
 
-    Example: pacs-node explain ./study
+    Examples: pacs-node explain ./study · pacs-node explain --past 7d
     """
-    from pacs_node.workbench.explain import explain_files, explain_past
+    from pacs_node.workbench.explain import Explained, explain_files, explain_past
 
     if (path is None) == (past is None):
         raise typer.BadParameter("give a file or folder, or --past with a time span")
     settings = settings_of(config)
-    studies = explain_files(settings, path) if path is not None else explain_past(settings, past or "")
+    studies: Iterable[Explained] = explain_files(settings, path) if path is not None else explain_past(settings, past or "")
     if as_json:
-        print_json([study.as_json() for study in studies])
+        print_json_list(study.as_json() for study in studies)
         return
+    found: Counter[str] = Counter()
     for study in studies:
         typer.echo("\n".join(study.lines()))
+        found[getattr(study, "outcome", "")] += 1
+    if past is not None:
+        typer.echo(f"{found.total()} studies" + "".join(f", {count} {outcome}" for outcome, count in sorted(found.items())))
 
 
 def demo(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -83,7 +83,7 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
         facts = facts_of(house, session, study)
         received = study.last_arrival
     rules = house.rules
-    decisions = routing.route(rules, series_views(house, study))
+    decisions = routing.route(rules, series_views(study, lambda row: _header(house, row)))
     pending: list[_Pending] = []
     reasons: dict[str, completeness.Judgement] = {}
     for decision in decisions:
@@ -124,12 +124,15 @@ def _say_held(house: House, study: StudyRow) -> None:
             row.look_again_at, row.waiting_for = None, "a corrected re-send, or release by an operator"
 
 
-def series_views(house: House, study: StudyRow) -> tuple[routing.SeriesView, ...]:
-    """Read the headers of a study's series as the rules see them; our own results are left out, and what retention removed."""
+def series_views(study: StudyRow, read: Callable[[InstanceRow], Dataset | None]) -> tuple[routing.SeriesView, ...]:
+    """Read the headers of a study's series as the rules see them; our own results are left out, and what retention removed.
+
+    ``read`` returns the header of an instance, None where it cannot be read.
+    """
     views = []
     for series in study.series:
         rows = [row for row in series.instances if row.usable and row.removed_at is None]
-        headers = [header for row in rows if (header := _header(house, row)) is not None]
+        headers = [header for row in rows if (header := read(row)) is not None]
         if headers:
             views.append(routing.view(headers, called_ae=rows[0].called_ae, calling_ae=rows[0].calling_ae))
     return tuple(views)

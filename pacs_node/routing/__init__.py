@@ -9,6 +9,7 @@
 Everything but the reading of the file is a function of its arguments.
 """
 
+from pacs_node.routing.comparison import changes
 from pacs_node.routing.decisions import Decision, JobRequest, SeriesTrial, Target, forwards, jobs, route
 from pacs_node.routing.explanation import as_json, render
 from pacs_node.routing.rules import RoutingRule, Rules, load
@@ -23,6 +24,7 @@ __all__ = [
     "SeriesView",
     "Target",
     "as_json",
+    "changes",
     "forwards",
     "jobs",
     "load",
