@@ -210,5 +210,3 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _scratch(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         yield Path(folder)
-
-

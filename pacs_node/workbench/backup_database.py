@@ -140,5 +140,3 @@ def _is_finished(session: Session, study: StudyRow) -> bool:
     )
     kind = policy.kind_of_study(facts)
     return kind is not None and policy.TABLE[kind].yields
-
-
