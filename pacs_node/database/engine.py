@@ -6,9 +6,9 @@ Concurrency, the rule that every function of this package keeps:
   into a writer fails at once when another process wrote meanwhile, whatever the busy timeout says), WAL, ``synchronous=FULL``, local disk only.
 * **PostgreSQL** (several machines): READ COMMITTED, so that transactions that write run side by side. Whoever decides by what a row says
   takes the row's lock first, in the order *study, jobs, deliveries, destination*, each by number: `studies.lock`, `jobs.lock`,
-  `deliveries.get(lock=True)`, `deliveries.destination_row`. One UPDATE whose WHERE names the state needs no lock besides. What must be there
-  once has a unique index and is inserted by `add_new`, which waits for a rival and then finds its row. A job is claimed with SKIP LOCKED.
-  A transaction that only reads sees one moment (REPEATABLE READ), as on SQLite.
+  `deliveries.get`, `deliveries.destination_row`; functions with ``to_change`` lock where it is true. One UPDATE whose
+  WHERE names the state needs no lock besides. What must be there once has a unique index and is inserted by `add_new`, which waits for a
+  rival and then finds its row. A job is claimed with SKIP LOCKED. A transaction that only reads sees one moment (REPEATABLE READ).
 * Assembly and delivery are the core's alone: one core for each database.
 
 A database that is away, locked or full raises `DatabaseUnavailable` from `read` and `write`; `Store.outage` says it once (`database/outage.py`).

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, selectinload
 
+from pacs_node.database import jobs
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import DeliveryRow, InstanceRow, JobRow, RejectionRow, SeriesRow
 
@@ -46,9 +47,8 @@ def instances(session: Session, uids: Collection[str]) -> Sequence[InstanceRow]:
 
 
 def jobs_on(session: Session, study_id: int, series_uids: Collection[str]) -> list[JobRow]:
-    """Return the jobs of a study that use one of the series."""
-    rows = session.scalars(select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.id))
-    return [row for row in rows if set(series_uids) & set(row.series_uids)]
+    """Return the jobs of a study that use one of the series, locked."""
+    return [row for row in jobs.jobs_of(session, study_id, to_change=True) if set(series_uids) & set(row.series_uids)]
 
 
 def delivered(session: Session, job_ids: Collection[int]) -> int:

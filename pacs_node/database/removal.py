@@ -154,7 +154,7 @@ def retire_results(session: Session, job: JobRow, at: datetime, reason: str) -> 
 
 
 def _cancel_stuck(session: Session, query: Select[tuple[DeliveryRow]], at: datetime, reason: str) -> None:
-    for row in session.scalars(query.order_by(DeliveryRow.id)):
+    for row in session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow, key_share=True)):
         row.state = move(row.state, DeliveryState.CANCELLED)
         row.message = f"{row.message}; then its file was removed: {reason}"
         for kind in ("parked", "refused"):

@@ -27,7 +27,7 @@ from pacs_node.database.engine import add_new
 from pacs_node.database.states import DeliveryState, move
 from pacs_node.database.tables import DeliveryRow, ObjectRow
 from pacs_node.dicom.header import DAMAGED, read_object, text_of
-from pacs_node.errors import PacsNodeError, ResultRejected
+from pacs_node.errors import DatabaseUnavailable, PacsNodeError, ResultRejected
 from pacs_node.journey import House
 from pacs_node.journey.telling import say_stuck
 from pacs_node.records import Outcome, ResultObject
@@ -67,6 +67,8 @@ def make_due(house: House, name: str, moment: datetime) -> int:
             _commit(house, row, made, moment)
         except OSError as error:  # the disk: it stays to be done
             _put_off(house, row, f"{type(error).__name__}: {error}", moment + _AGAIN)
+        except DatabaseUnavailable:
+            raise  # it stays to be done
         except (PacsNodeError, *DAMAGED) as error:
             _give_up(house, row, str(error), moment)
     return len(due)

@@ -28,7 +28,7 @@ from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
 from pacs_node.dicom.header import DAMAGED
-from pacs_node.errors import BundleError, DeviceLost, NotAnalysable, NotFinite, PacsNodeError
+from pacs_node.errors import BundleError, DatabaseUnavailable, DeviceLost, NotAnalysable, NotFinite, PacsNodeError
 from pacs_node.executors.retry import LADDER, Effort, Fault, fault_of
 from pacs_node.journey import House
 from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all, sources_of
@@ -291,6 +291,8 @@ def tell_failure(house: House) -> bool:
     built = Built(None, Notice(NoticeStatus.FAILED, "the analysis failed; the operators of the node have been told"))
     try:
         build_all(house, task, built, sources_of(task, None))
+    except DatabaseUnavailable:
+        raise  # it stays to be told
     except (PacsNodeError, OSError, *DAMAGED) as error:
         house.alert("notice", f"job {job_id}", f"the failure of job {job_id} could not be told to its destinations: {error}")
         built.parts = []

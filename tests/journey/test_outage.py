@@ -15,7 +15,8 @@ from pacs_node import clock
 from pacs_node.database import outage
 from pacs_node.database.engine import Store, database_url
 from pacs_node.database.tables import JobRow, ObjectRow
-from pacs_node.errors import DatabaseUnavailable
+from pacs_node.errors import BundleError, DatabaseUnavailable
+from pacs_node.journey import run_job as run_job_module
 from pacs_node.journey.leases import reap
 from pacs_node.journey.run_job import run_job
 from tests.journey.support import Town, ct_study
@@ -233,3 +234,30 @@ def make_flaky_town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     yield make
     for town in made:
         town.house.store.close()
+
+
+def test_a_failure_that_cannot_be_told_for_lack_of_a_database_is_told_later(flaky: tuple[Town, FlakyStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    town, _ = flaky
+    ready_to_work(town)
+
+    def break_down(name: str) -> None:
+        raise BundleError("ct-test", "is damaged")
+
+    town.engine.script = break_down
+    run_job(town.house, town.worker)
+    real, calls = run_job_module.build_all, []
+
+    def build_all(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise DatabaseUnavailable("x", "gone")  # where it has something to alert
+        return real(*arguments)
+
+    monkeypatch.setattr(run_job_module, "build_all", build_all)
+    with pytest.raises(DatabaseUnavailable):
+        run_job(town.house, town.worker)
+    assert [job.told for job in jobs_of(town)] == [False]
+    town.work()
+    town.post()
+    assert [job.told for job in jobs_of(town)] == [True]
+    assert len(town.results()) == 1
