@@ -4,6 +4,9 @@
 
     receive.py     spool ─► instances          what arrived is indexed, compared, kept                (1 reception, 2 assembly)
     notes.py       spool ─► services           what peers said by DIMSE-N requests is taken to heart  (1 reception)
+    announcements.py   notes ─► studies        what MPPS and availability notifications list          (2 assembly)
+    reject.py      rejection notes             what is not used any more, what of it is out           (2 assembly)
+    facts.py       database ─► Facts           what completeness is judged by                         (2 assembly)
     assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
     count.py       archives ─► counts          how many instances an archive has, what it has more    (2 assembly)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)

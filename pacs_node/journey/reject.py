@@ -33,7 +33,7 @@ def obey(house: House, session: Session, notes: Iterable[tuple[Arrival, str, Rej
             row.rejected = NOTE
         here: dict[int, list[InstanceRow]] = {}
         for row in rejections.instances(session, rejection.instances):
-            if not row.rejected and (TITLES[rejection.code].wrong or row.received_at <= arrival.received_at):
+            if _holds(rejection.code, row, arrival):
                 here.setdefault(row.study_id, []).append(row)
         studies.lock(session, here)
         for study_id, rows in sorted(here.items()):
@@ -41,6 +41,13 @@ def obey(house: House, session: Session, notes: Iterable[tuple[Arrival, str, Rej
             studies.reopen(rows[0].series.study, arrival.received_at, house.patience)
         touched |= here.keys()
     return touched
+
+
+def _holds(code: str, row: InstanceRow, note: Arrival) -> bool:
+    """Tell whether a note rejects an instance. A removal for age holds for what came before it; an error outdoes it."""
+    if TITLES[code].wrong:
+        return row.rejected == "" or (row.rejected != NOTE and not TITLES[row.rejected].wrong)
+    return row.rejected == "" and row.received_at <= note.received_at
 
 
 def _obey(house: House, session: Session, study_id: int, rows: Sequence[InstanceRow], code: str, now: datetime) -> None:

@@ -179,6 +179,18 @@ def test_a_rejected_instance_that_is_received_again_counts_only_after_a_removal_
     assert analysed(town) == ([6] if counts else [4])
 
 
+@pytest.mark.parametrize("codes", [("113039", "113037"), ("113037", "113039")])
+def test_an_error_outdoes_a_removal_for_age_in_whatever_order_the_notes_come(town: Town, codes: tuple[str, str]) -> None:
+    images = ct_study()
+    town.send(images)
+    for code in codes:
+        town.send([rejection(images[4:], code)])
+    pass_time(town, seconds=11)
+    town.send(images)  # after a removal for age alone they would count again
+    town.settle()
+    assert analysed(town) == [4]
+
+
 def test_a_held_study_is_freed_where_the_instances_of_the_other_patient_are_rejected(town: Town) -> None:
     right, wrong = ct_study(4), [ct_slice(index, patient="P2") for index in range(4, 6)]
     town.send([*right, *wrong])
