@@ -62,12 +62,18 @@ class Answer:
 
 
 def ask(
-    destination: DicomDestination, request: Request, calling_ae: str, on_report: OnReport, timeouts: Timeouts = Timeouts(), linger: float = LINGER
+    destination: DicomDestination,
+    request: Request,
+    calling_ae: str,
+    on_report: OnReport,
+    timeouts: Timeouts = Timeouts(),
+    linger: float = LINGER,
+    heard: Callable[[], bool] = lambda: False,
 ) -> Answer:
     """Send a request and return what the archive answered to it; reports that come meanwhile go to ``on_report`` before they are answered.
 
-    After the response the association stays open for ``linger`` seconds, or until a report has come. Raises `PermanentRefusal` where the
-    archive takes no storage commitment, `TemporaryFailure` where it cannot be reached or does not answer.
+    After the response the association stays open for ``linger`` seconds, or until a report has come, here or, as ``heard`` tells,
+    elsewhere. Raises `PermanentRefusal` where the archive takes no storage commitment, `TemporaryFailure` where it cannot be reached or does not answer.
     """
     message = N_ACTION()
     message.MessageID, message.ActionTypeID = 1, REQUEST
@@ -79,7 +85,7 @@ def ask(
         exchange = _Exchange(association, entity.inbox, on_report)
         answer = exchange.answer(message, context, timeouts.response)
         if answer is not None and answer.accepted:
-            exchange.linger(request.transaction_uid, linger)
+            exchange.linger(request.transaction_uid, linger, heard)
     if answer is None:
         raise TemporaryFailure(place(destination), "gave no answer to the storage commitment request")
     return answer
@@ -133,11 +139,11 @@ class _Exchange:
             self._association.abort()  # one that does not answer does not take a release either
         return None
 
-    def linger(self, transaction_uid: str, seconds: float) -> None:
+    def linger(self, transaction_uid: str, seconds: float, heard: Callable[[], bool]) -> None:
         """Wait for the report on a transaction, dealing with all that come."""
         deadline = time.monotonic() + seconds
-        while transaction_uid not in self._reported and self._next(deadline) is not None:
-            pass
+        while transaction_uid not in self._reported and self._association.is_established and time.monotonic() < deadline and not heard():
+            self._next(min(deadline, time.monotonic() + _BREATH))
 
     def _next(self, deadline: float) -> Any:
         """Return the next message, a report having been answered; None where the time is up or the association over."""

@@ -36,10 +36,15 @@ class Doubts:
         return outcome
 
     def _duplicate(self, parcel: Parcel, outcome: Outcome) -> Outcome:
-        """Count 0x0111 (PS3.7 C.5.5) as delivered only where a query shows the very object; otherwise it is tried again, and parked in the end."""
+        """Count 0x0111 (PS3.7 C.5.5) as delivered only where a query shows the very object; otherwise it is tried again, and parked in the end.
+
+        Where the destination takes no queries and commits to what it stores, it counts as stored: its commitment decides.
+        """
         try:
             there = query.is_there(self.destination, self.calling_ae, read_header(parcel.path), self.timeouts)
         except (TemporaryFailure, UnreadableObject) as error:
+            if self.destination.commitment:
+                return replace(outcome, delivered=True, permanent=False, message=f"{outcome.message}: its storage commitment decides")
             return replace(outcome, message=f"{outcome.message}, and it cannot be asked: {error}")
         if there:
             return replace(outcome, delivered=True, permanent=False, message="it was there already, as a query shows")

@@ -90,8 +90,13 @@ def _ask(house: House, name: str, destination: DicomDestination, ids: Sequence[i
     def heed(report: Report) -> None:
         take_report(house, report, destination.ae_title, house.clock())
 
+    def heard() -> bool:
+        with house.store.read() as session:
+            found = commitments.find(session, uid)
+            return found is not None and found.reported_at is not None
+
     try:
-        answer = commitment.ask(destination, request, house.settings.node.ae_titles[0], heed, linger=commitment.LINGER)
+        answer = commitment.ask(destination, request, house.settings.node.ae_titles[0], heed, linger=commitment.LINGER, heard=heard)
     except PermanentRefusal as error:
         _put_off(house, name, ids, str(error), remedy=True)
     except TemporaryFailure as error:

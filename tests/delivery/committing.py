@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,10 +24,10 @@ STORED = ["1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7.4", "1.2.8
 class Server:
     """A pynetdicom acceptor on 127.0.0.1 that leaves no socket open."""
 
-    def __init__(self, entity: AE, port: int, handlers: list[Any]) -> None:
+    def __init__(self, entity: AE, port: int, handlers: list[Any], tls: ssl.SSLContext | None = None) -> None:
         self._connections: list[Any] = []
         opened = (evt.EVT_CONN_OPEN, lambda event: self._connections.append((event.assoc, event.assoc.dul.socket.socket)))
-        self._server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[opened, *handlers])
+        self._server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[opened, *handlers], ssl_context=tls)
         self.port = int(self._server.server_address[1])
 
     def stop(self) -> None:
@@ -44,6 +45,7 @@ class CommittingArchive:
     when: str = "after"  # the report goes: before or after the response on the same association, on a `new` one, `never`
     reasons: dict[str, int] = field(default_factory=dict)  # SOP instance or class UID → failure reason
     status: int = 0x0000  # of the response to a request
+    store_status: int = 0x0000
     times: int = 1  # each report is sent
     commits: bool = True  # accepts the presentation context
     finds: bool = True
@@ -53,6 +55,7 @@ class CommittingArchive:
     reports_to: int = 0  # port of the node
     roles: bool = True  # proposes the role of the SCP on a new association
     ae_title: str = "ARCHIVE"
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
@@ -74,7 +77,7 @@ class CommittingArchive:
             entity.add_supported_context(STUDY_ROOT, SYNTAXES)
         entity.network_timeout = 60
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._act), (evt.EVT_C_FIND, self._find)]
-        self._server = Server(entity, self.port, handlers)
+        self._server = Server(entity, self.port, handlers, self.tls)
         self.port = self._server.port
         return self
 
@@ -94,7 +97,7 @@ class CommittingArchive:
         self.sent.append(str(request.AffectedSOPInstanceUID))
         if str(request.AffectedSOPClassUID) not in self.forgets:
             self.kept[str(request.AffectedSOPInstanceUID)] = str(request.AffectedSOPClassUID)
-        return 0x0000
+        return self.store_status
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier

@@ -5,18 +5,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, evt
 
-from pacs_node.config import DicomDestination
+from pacs_node.config import TLS, DestinationTLS, DicomDestination
 from pacs_node.delivery.association import Timeouts
 from pacs_node.delivery.commitment import ask, report
 from pacs_node.dicom import commitment
 from pacs_node.dicom.commitment import PUSH_MODEL, Reference, Remedy, Report, Request, read_report, read_request, reason_of, report_dataset, request_dataset
+from pacs_node.dicom.tls import server_context
 from pacs_node.errors import PermanentRefusal, TemporaryFailure, UnreadableObject
+from tests.certificates import Authority
 from tests.delivery.committing import SYNTAXES, CommittingArchive, Server, references
 from tests.delivery.places import destination_at, free_port
 
@@ -220,3 +224,24 @@ def test_a_failure_without_a_reason_counts_as_a_processing_failure() -> None:
 def test_every_failure_reason_has_its_remedy(code: int, remedy: Remedy) -> None:
     assert reason_of(code).remedy is remedy and reason_of(code).meaning
     assert all(reason_of(known).remedy in Remedy for known in commitment.REASONS)
+
+
+def test_an_archive_is_asked_over_tls_as_its_destination_says(tmp_path: Path, tool: Callable[[str], str]) -> None:
+    authority = Authority(tmp_path, tool("openssl"))
+    pair = authority.sign("archive")
+    context = server_context(TLS(certificate=pair.certificate, key=pair.key, require_client=False))
+    with CommittingArchive(tls=context) as archive:
+        put(archive, *REQUEST.references)
+        secured = destination_at(archive.port).model_copy(update={"tls": DestinationTLS(ca=authority.file)})
+        reports: list[Report] = []
+        assert ask(secured, REQUEST, "PACS_NODE", reports.append, QUICK, 3.0).accepted and len(reports) == 1
+        stranger = secured.model_copy(update={"tls": DestinationTLS()})
+        with pytest.raises(TemporaryFailure, match=r"tls\.ca"):
+            ask(stranger, REQUEST, "PACS_NODE", reports.append, QUICK, 3.0)
+
+
+def test_a_report_that_came_another_way_ends_the_waiting() -> None:
+    with CommittingArchive(when="never") as archive:
+        before = time.monotonic()
+        answer = ask(destination_at(archive.port), REQUEST, "PACS_NODE", lambda found: None, QUICK, 20.0, lambda: bool(archive.requests))
+        assert answer.accepted and time.monotonic() - before < 5.0

@@ -275,6 +275,14 @@ def test_an_archive_that_is_off_is_asked_once_it_is_back(make_town: Make) -> Non
         assert states(town) == {DeliveryState.DELIVERED} and archive.sent == []
 
 
+def test_a_duplicate_that_no_query_can_tell_is_delivered_when_the_archive_commits_to_it(make_town: Make) -> None:
+    with CommittingArchive(finds=False, store_status=0x0111) as archive:
+        town = stored(make_town, archive)
+        assert {row.status for row in rows(town)} == {0x0111}
+        ask(town)
+        assert states(town) == {DeliveryState.DELIVERED} and all(row.committed_at is not None for row in rows(town))
+
+
 # --- crashes -----------------------------------------------------------------------------------------------------------------
 
 
