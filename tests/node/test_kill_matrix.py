@@ -27,9 +27,10 @@ from pacs_node.delivery.requestor import Requestor
 from pacs_node.records import Parcel
 from pacs_node.workbench.fsck import examine
 from pacs_node.workbench.tables import open_store
+from tests.conftest import IN_CI
 from tests.journey.support import ct_study
 from tests.journey.test_announced import step as step_of
-from tests.node.orthanc import Orthanc
+from tests.node.orthanc import PLUGIN, Orthanc
 from tests.node.support import NOTICE_RULES, NodeProcess, wait_until
 from tests.node.test_crash_points import LEFT_BEHIND, Tool, send_until_all_are_acknowledged
 from tests.node.test_processes import assert_kept, stored, write
@@ -70,7 +71,7 @@ class Killer:
 @pytest.fixture
 def orthanc(tmp_path: Path, tool: Tool) -> Iterator[Orthanc]:
     """Give a running archive; it is stopped at the end."""
-    archive = Orthanc(tmp_path / "orthanc", tool("Orthanc"))
+    archive = Orthanc(tmp_path / "orthanc", tool("Orthanc"), [PLUGIN] if PLUGIN.is_file() else [])
     yield archive.start()
     archive.close()
 
@@ -154,6 +155,7 @@ class Setup:
     database: str = "sqlite"
     quiet: str = "2s"
     mpps: bool = False
+    web: bool = False  # results go by STOW-RS
     retention: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -162,8 +164,11 @@ def ward(make_node: Make, make_database: Callable[..., str], orthanc: Orthanc, k
     """Give a node (not started) as the test's parameter says."""
     setup: Setup = getattr(request, "param", Setup())
     database = {} if setup.database == "sqlite" else {"database": {"url": make_database(setup.database)}}
+    if setup.web and not PLUGIN.is_file():
+        (pytest.fail if IN_CI else pytest.skip)(f"{PLUGIN} is not there: deploy/test.sh installs orthanc-dicomweb when it runs as root")
+    place = {"kind": "stow", "url": orthanc.web, "accepts_research": True} if setup.web else orthanc.place
     node = make_node(
-        rules=RULES, destinations={"archive": orthanc.place}, reception={"processes": 2, "mpps": setup.mpps}, assembly={"quiet": setup.quiet},
+        rules=RULES, destinations={"archive": place}, reception={"processes": 2, "mpps": setup.mpps}, assembly={"quiet": setup.quiet},
         retention=setup.retention, **database,
     )  # fmt: skip
     return Ward(node, orthanc, killer, tool)
@@ -209,6 +214,7 @@ def test_a_job_is_done_once_wherever_its_worker_dies(ward: Ward) -> None:
     assert_exactly_once(ward)
 
 
+@pytest.mark.parametrize("ward", [Setup(), Setup(web=True)], indirect=True, ids=["C-STORE", "STOW-RS"])
 def test_results_are_sent_once_although_the_sender_dies_between_the_answer_and_its_note(ward: Ward) -> None:
     ward.node.start()
     kill_when_the_archive_has_answered(ward, SENDING)
