@@ -24,10 +24,15 @@ def facts_of(house: House, session: Session, study: StudyRow) -> Facts:
         all_released=all_released,
         series_descriptions=frozenset(series.description for series in study.series),
         instances=usable,
-        arriving=not house.spool.arriving().isdisjoint(row.association for rows in received.values() for row in rows),
+        arriving=_is_quiet(house, study) and not house.spool.arriving().isdisjoint(row.association for rows in received.values() for row in rows),
         announced=announced(house, session, study),
         here={series.series_uid: len(rows) for series, rows in received.items() if rows},
         modalities={series.series_uid: series.modality for series in study.series},
         own_series=frozenset(session.scalars(select(ObjectRow.series_uid).join(JobRow).where(JobRow.study_id == study.id).distinct())),
         answers=counts.answers(session, study.id, usable),
     )
+
+
+def _is_quiet(house: House, study: StudyRow) -> bool:
+    """Tell whether quiet time may be over for some rule: only then it is asked whether an object is coming in, which reads folders."""
+    return house.clock() - study.last_arrival >= house.patience[0]

@@ -230,6 +230,17 @@ def test_each_of_the_two_lists_of_a_note_is_enough(keyword: str) -> None:
     assert found is not None and found.instances == {str(image.SOPInstanceUID) for image in images}
 
 
+def test_a_note_is_obeyed_on_postgresql_as_well(make_town: Make, make_database: Callable[..., str]) -> None:
+    town = make_town(database={"url": make_database("postgresql")})
+    images = ct_study()
+    town.send([rejection(images[:1], "113001")])  # before it comes
+    town.send(images)
+    town.settle()
+    town.send([rejection(images[5:], "113038")])
+    town.settle()
+    assert analysed(town) == [5, 4] and alert_kinds(town) == ["rejected"]
+
+
 def test_a_crash_between_commit_and_move_of_a_note_repeats_nothing(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     images = ct_study()
     town.send(images)
