@@ -18,11 +18,13 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pacs_node import clock, crash, delivery
 from pacs_node.config import DicomDestination, FolderDestination
 from pacs_node.database.engine import Store, database_url
+from pacs_node.database.tables import InstanceRow
 from pacs_node.delivery import folder as folder_delivery
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import BundleError, OutOfScope, TemporaryFailure, UnreadableObject
@@ -62,6 +64,10 @@ rules:
 rules:
   - {name: first, when: {Modality: CT}, pipeline: ct-test, results: [sr], send_to: [archive], complete: {on_release: true}}
   - {name: second, when: {Modality: CT}, pipeline: ct-two, results: [sr], send_to: [research], priority: urgent}
+""",
+    "originals and a report": """
+rules:
+  - {name: passed on, when: {Modality: CT}, pipeline: ct-test, results: [sr], send_to: [archive], forward: [archive]}
 """,
     "a notice": """
 rules:
@@ -170,7 +176,7 @@ class Places:
 
     leaves: Callable[[str, Parcel], None]
     mood: str = "up"
-    kept: dict[str, str] = field(default_factory=dict)  # in the archive: SOP Instance UID → digest of the file
+    kept: dict[str, str] = field(default_factory=dict)  # in the archive: SOP Instance UID → digest of the dataset's bytes
 
     MOODS = ("up", "up", "away", "refuses", "busy", "warns", "breaks off")
 
@@ -196,7 +202,7 @@ class Places:
 
     def _keep(self, parcel: Parcel) -> None:
         self.leaves("archive", parcel)
-        self.kept[parcel.sop_uid] = hashlib.sha256(parcel.path.read_bytes()).hexdigest()
+        self.kept[parcel.sop_uid] = _digest(content_of(parcel.path))
         crash.passed("taken")
 
     def folder(self, destination: FolderDestination, parcels: Sequence[Parcel], calling_ae: str, note: delivery.OnOutcome, wanted: delivery.Wanted) -> None:
@@ -244,6 +250,7 @@ class World(Town):
         self.attempted: Counter[str] = Counter()  # digest → how often it was begun and not acknowledged: it may be there, too
         self.contents: dict[str, Content] = {}
         self.released: dict[str, set[str]] = {}  # Study Instance UID → patients that an operator declared to be one
+        self.retired: set[str] = set()  # SOP Instance UIDs whose files retention removed
         self.touched: set[tuple[str, int]] = set()  # what operators did: ("retried", job), ("cancelled", job), ("cleared", 0)
         self.late = 0  # slices that came late
         self.open: list[tuple[Sender, int]] = []  # associations that are not over
@@ -266,7 +273,7 @@ class World(Town):
             {"ct-test": folder, "ct-two": folder},
             destinations=destinations,
             reception={"reserve": "0B"},
-            retention={"high_watermark": "100%"} | dict.fromkeys(("keep", "unrouted", "held", "parked", "undelivered", "aside", "quarantine"), "3650d"),
+            retention={"high_watermark": "100%", "keep": "14d"} | dict.fromkeys(("unrouted", "held", "parked", "undelivered", "aside", "quarantine"), "3650d"),
         )
         self.clock = DAY
         random.seed(0)
@@ -335,7 +342,15 @@ class World(Town):
     def do(self, name: str) -> None:
         """Run a duty of the core."""
         duty = next(duty for duty in clock.duties(self.house) if duty.name == name)
-        self._alone(name, lambda: duty.run(self.house))
+        try:
+            self._alone(name, lambda: duty.run(self.house))
+        finally:
+            if name == "retire":
+                self._note_retired()
+
+    def _note_retired(self) -> None:
+        with self.house.store.read() as session:
+            self.retired |= set(session.scalars(select(InstanceRow.sop_uid).where(InstanceRow.removed_at.is_not(None))))
 
     def run_worker(self, side: str) -> None:
         """Let one of the two workers run one job."""

@@ -34,9 +34,9 @@ STORIES = 40
 EVENTS = 30  # of one story
 _MOST_ROUNDS = 60  # until all has come to rest
 
-DUTIES = ("gather", "gather", "watch", "reap", "deliver to archive", "deliver to research")
+DUTIES = ("gather", "gather", "watch", "reap", "retire", "deliver to archive", "deliver to research")
 WORKERS = ("left", "right")
-SPANS = [timedelta(seconds=seconds) for seconds in (1, 11, 61, 600, 7300, 90_000)]
+SPANS = [timedelta(seconds=seconds) for seconds in (1, 11, 61, 600, 7300, 90_000, 1_300_000)]
 ACTIONS = ("pass through", *DUTIES, *WORKERS, "send")
 WORKING = ("claimed", "analysing", "analysed", "built", "before a write", "after a write")
 SENDING = ("offering", "taken", "sent", "before a write", "after a write")
