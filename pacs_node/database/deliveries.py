@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, aliased, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from pacs_node.database import originals
+from pacs_node.database.alerts import clear_alert
 from pacs_node.database.engine import add_new
 from pacs_node.database.states import DeliveryState, move, sources
 from pacs_node.database.tables import DeliveryRow, DestinationRow, JobRow, ObjectRow
@@ -201,6 +202,24 @@ def list_deliveries(session: Session, limit: int = 100, job_id: int | None = Non
 def stuck(session: Session) -> Sequence[DeliveryRow]:
     """Return all parked and refused rows, locked: what ``retry --parked`` sends again."""
     return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.state.in_(STUCK)).order_by(DeliveryRow.id).options(*whole()))).all()
+
+
+def stuck_like(session: Session, row: DeliveryRow, state: DeliveryState) -> int:
+    """Return how many deliveries the alert about ``row`` speaks of in a state: one, or the originals of its study for its destination."""
+    mine = [DeliveryRow.state == state, DeliveryRow.fallback == ""]
+    if row.job_id is not None:
+        mine.append(DeliveryRow.id == row.id)
+    else:
+        mine += [DeliveryRow.study_id == row.study_id, DeliveryRow.destination == row.destination, DeliveryRow.job_id.is_(None)]
+    return session.scalar(select(func.count(DeliveryRow.id)).where(*mine)) or 0
+
+
+def clear_stuck(session: Session, row: DeliveryRow, now: datetime) -> None:
+    """Take the alerts back that a delivery was refused or parked, unless they speak of others that still are."""
+    session.flush()
+    for state in STUCK:
+        if not stuck_like(session, row, state):
+            clear_alert(session, state.value, row.subject, now)
 
 
 def destination_row(session: Session, name: str) -> DestinationRow:

@@ -157,8 +157,7 @@ def _cancel_stuck(session: Session, query: Select[tuple[DeliveryRow]], at: datet
     for row in session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow, key_share=True)):
         row.state = move(row.state, DeliveryState.CANCELLED)
         row.message = f"{row.message}; then its file was removed: {reason}"
-        for kind in ("parked", "refused"):
-            clear_alert(session, kind, f"delivery {row.id}", at)
+        deliveries.clear_stuck(session, row, at)
 
 
 # --- what was kept aside -----------------------------------------------------------------------------------------------------

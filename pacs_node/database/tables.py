@@ -353,6 +353,11 @@ class DeliveryRow(Base):
         return sent
 
     @property
+    def subject(self) -> str:
+        """What an alert about it is about: a study's originals are thousands, so that they share one for each destination."""
+        return f"delivery {self.id}" if self.job_id is not None else f"study {self.study_id} at {self.destination}"[:96]
+
+    @property
     def origin(self) -> str:
         """Where it comes from, for people: the job, or the study."""
         return f"job {self.job_id}" if self.job_id is not None else f"study {self.study_id}"

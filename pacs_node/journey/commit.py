@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from pacs_node.config import Destination, DicomDestination
 from pacs_node.database import commitments, studies
 from pacs_node.database.alerts import audit, clear_alert, raise_alert
-from pacs_node.database.deliveries import postpone, settle
+from pacs_node.database.deliveries import clear_stuck, postpone, settle
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import CommitmentRow, DeliveryRow
 from pacs_node.delivery import backoff, commitment, query
@@ -183,7 +183,7 @@ def _committed(session: Session, row: DeliveryRow, moment: datetime) -> None:
     if row.state not in (DeliveryState.UNCOMMITTED, DeliveryState.WAITING, DeliveryState.PARKED):
         return  # delivered already; being sent once more, which ends as delivered then; or withdrawn
     settle(row, DeliveryState.DELIVERED, row.status, "stored, and the destination has committed to keep it", moment)
-    clear_alert(session, "parked", f"delivery {row.id}", moment)
+    clear_stuck(session, row, moment)
     audit(session, "delivery", "committed", _subject(row), {"destination": row.destination, "kind": row.kind}, moment)
 
 

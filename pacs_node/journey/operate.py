@@ -86,8 +86,7 @@ def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
     row.ask_at, row.asked_at, row.asks, row.ask_failures = None, None, 0, 0
     holds.look_now(session, row.study_id, row.destination, now)
     deliveries.destination_row(session, row.destination).try_again_at = None
-    for kind in ("parked", "refused"):
-        clear_alert(session, kind, f"delivery {row.id}", now)
+    deliveries.clear_stuck(session, row, now)
     audit(session, operator(), "retry", f"delivery {row.id}", {"destination": row.destination}, now)
 
 

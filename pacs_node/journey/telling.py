@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from pacs_node.database import deliveries
 from pacs_node.database.alerts import raise_alert
 from pacs_node.database.tables import DeliveryRow
 from pacs_node.journey import House
@@ -13,10 +14,15 @@ from pacs_node.records import Outcome
 
 
 def say_stuck(house: House, session: Session, row: DeliveryRow, kind: str, message: str, now: datetime) -> None:
-    """Raise the alert that a delivery was refused or parked, with the command that sends it again."""
-    what = f"delivery {row.id} ({row.origin}, {row.kind}) to {row.destination} was {kind}: {message}"
-    text = f"{what}. To send it again: `pacs-node retry delivery {row.id}`"
-    if raise_alert(session, kind, f"delivery {row.id}", text, now):
+    """Raise the alert that a delivery was refused or parked, with the command that sends it again; one for all originals of a study."""
+    session.flush()
+    if row.job_id is not None:
+        text = f"delivery {row.id} ({row.origin}, {row.kind}) to {row.destination} was {kind}: {message}. To send it again: `pacs-node retry delivery {row.id}`"
+    else:
+        count = deliveries.stuck_like(session, row, row.state)
+        what = f"original instances of study {row.study_id} to {row.destination} that were {kind}: {count}, the last (delivery {row.id}) since {message}"
+        text = f"{what}. To send them again: `pacs-node retry --parked`"
+    if raise_alert(session, kind, row.subject, text, now):
         house.log.error("alert", kind="delivery", message=text)
 
 

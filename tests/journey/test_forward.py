@@ -15,6 +15,7 @@ from pacs_node.database.states import DeliveryState
 from pacs_node.delivery.archive import FolderArchive, Script
 from pacs_node.delivery.cstore import probe
 from pacs_node.dicom.uids import node_device_uid
+from pacs_node.journey.operate import retry_delivery, retry_parked
 from pacs_node.workbench import tables
 from tests.journey.support import Town, ct_slice, ct_study, encode_body
 from tests.node.support import free_port, wait_until
@@ -173,11 +174,16 @@ def test_an_encoding_that_the_archive_does_not_take_is_refused_for_that_object_a
         town.send([*ct_study(5), implicit])
         town.settle()
         assert sorted(states(town, "archive")) == [DeliveryState.DELIVERED] + [DeliveryState.REFUSED] * 5
-        assert ExplicitVRLittleEndian.name in messages(town)[0] and "original" in messages(town)[0]
+        (message,) = messages(town)  # one for all of them
+        assert ExplicitVRLittleEndian.name in message and message.startswith("original instances of study 1 to archive that were refused: 5,")
         assert archive.received[0] == implicit.SOPInstanceUID
         assert states(town, "archive", "sr") == [DeliveryState.DELIVERED]  # in the default encoding; it waits for no refused original
     stuck = [row for row in tables.delivery_rows(town.settings, 50) if row["state"] == "refused"]
     assert len(stuck) == 5 and all(row["kind"] == "original" and row["count"] == 1 for row in stuck)
+    retry_delivery(town.house.store, stuck[0]["id"], town.clock)
+    assert len(messages(town)) == 1  # the others still are
+    assert "4 deliveries are due now" in retry_parked(town.house.store, town.clock)
+    assert messages(town) == []
 
 
 def test_one_instance_that_the_archive_cannot_take_now_holds_up_neither_the_others_nor_for_long_the_results(make_town: Make, tmp_path: Path) -> None:
