@@ -48,7 +48,7 @@ def row_of(town: Town, table: type, number: int = 1) -> Any:
 
 def rows(town: Town, table: type) -> list:
     with town.house.store.read() as session:
-        return list(session.scalars(select(table)))
+        return list(session.scalars(select(table).order_by(table.id)))
 
 
 def whats(town: Town) -> list[str]:
