@@ -19,6 +19,7 @@ from pacs_node.database.tables import StudyRow
 from pacs_node.delivery import cstore, stow, web
 from pacs_node.delivery.query import STUDY_ROOT_FIND
 from pacs_node.dicom.certificates import examine_destination, examine_reception
+from pacs_node.dicom.commitment import PUSH_MODEL
 from pacs_node.errors import ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
 from pacs_node.journey.pressure import WORDS, pressure_of
@@ -205,13 +206,15 @@ def _echo(settings: Settings) -> Iterator[Line]:
             continue
         classes = {kind: builder.sop_class_uid for kind, builder in results.BUILDERS.items()}
         classes |= {kind: made.sop_class_uid for kind, made in results.STAND_INS.items()}
-        found = cstore.probe(destination, settings.node.ae_titles[0], (*classes.values(), STUDY_ROOT_FIND))
+        found = cstore.probe(destination, settings.node.ae_titles[0], (*classes.values(), STUDY_ROOT_FIND, PUSH_MODEL))
         if not found.reachable:
             yield "fault", f"destination {name}: {found.problem}"
             continue
         yield from _taken(name, destination, {kind for kind, uid in classes.items() if uid in found.accepted})
         if destination.verify_identity and STUDY_ROOT_FIND not in found.accepted:
             yield "fault", f"destination {name} takes no queries (Study Root C-FIND), which verify_identity needs: let it accept them, or set that to false"
+        if destination.commitment and PUSH_MODEL not in found.accepted:
+            yield "fault", f"destination {name} takes no storage commitment, which its commitment asks for: turn it on there, or set that to false"
 
 
 def _taken(name: str, destination: DicomDestination, taken: set[str]) -> Iterator[Line]:
