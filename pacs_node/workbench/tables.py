@@ -112,9 +112,13 @@ def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
 def _destinations(session: Session, settings: Settings) -> list[dict[str, Any]]:
     known = {row.name: row for row in session.scalars(select(DestinationRow))}
     counts: dict[str, Counter[DeliveryState]] = {}
-    columns = (DeliveryRow.destination, DeliveryRow.state, DeliveryRow.fallback)
-    for name, state, instead, count in session.execute(select(*columns, func.count()).group_by(*columns)):
-        counts.setdefault(name, Counter())[DeliveryState.WAITING if instead else state] += count  # what stands in for it is still to be made
+    columns = (DeliveryRow.destination, DeliveryRow.state)
+    for name, state, count in session.execute(select(*columns, func.count()).group_by(*columns)):  # of the index alone, however long the history
+        counts.setdefault(name, Counter())[state] = count
+    instead = (DeliveryRow.destination.in_(list(counts)), DeliveryRow.state == DeliveryState.REFUSED, DeliveryRow.fallback != "")
+    for name, count in session.execute(select(DeliveryRow.destination, func.count()).where(*instead).group_by(DeliveryRow.destination)):
+        counts[name][DeliveryState.REFUSED] -= count
+        counts[name][DeliveryState.WAITING] += count  # what stands in for it is still to be made
     return [_destination(name, known.get(name), counts.get(name, Counter())) for name in dict.fromkeys([*settings.destinations, *counts])]
 
 
