@@ -10,6 +10,7 @@ from sqlalchemy import Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from pacs_node.database import studies
+from pacs_node.database.alerts import audit
 from pacs_node.database.states import JobState, StudyState, move, sources
 from pacs_node.database.tables import HEAD_START, DeliveryRow, InstanceRow, JobRow, ObjectRow, StudyRow, turn_of
 
@@ -152,10 +153,13 @@ def rerun(session: Session, job: JobRow, at: datetime) -> None:
 
 
 def cancel_unfinished(session: Session, study_id: int, now: datetime, reason: str) -> list[int]:
-    """Cancel what is queued, running or parked for a study; returns the numbers of the jobs."""
+    """Cancel what is queued, running or parked for a study, and write it down; returns the numbers of the jobs."""
     states = sources(JobState.CANCELLED)
     query = update(JobRow).where(JobRow.study_id == study_id, JobRow.state.in_(states)).returning(JobRow.id)
-    return list(session.scalars(query.values(state=JobState.CANCELLED, reason=reason, finished_at=now, lease_until=None)))
+    numbers = list(session.scalars(query.values(state=JobState.CANCELLED, reason=reason, finished_at=now, lease_until=None)))
+    for number in numbers:
+        audit(session, "core", "cancelled", f"job {number}", {"why": reason}, now)
+    return numbers
 
 
 def highest_run(session: Session, study_id: int, pipeline: str) -> int:

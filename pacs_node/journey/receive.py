@@ -21,7 +21,7 @@ from pacs_node.assembly import grouping
 from pacs_node.assembly.encoded import fingerprint
 from pacs_node.assembly.rejections import Rejection, read_rejection
 from pacs_node.database import deliveries, jobs, originals, studies
-from pacs_node.database.alerts import clear_alert, raise_alert
+from pacs_node.database.alerts import audit, clear_alert, raise_alert
 from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, InstanceRow, StudyRow
 from pacs_node.dicom.header import identity, made_by, nested_deeper, number_of, read_header, text_of
@@ -392,6 +392,7 @@ def _settle_identity(session: Session, study_id: int, batch: _Batch, now: dateti
         study.state = move(study.state, StudyState.HELD)
         study.held_reason = f"its instances name {len(found)} different patients"
         jobs.cancel_unfinished(session, study.id, now, study.held_reason)
+        audit(session, "core", "held", f"study {study.id}", {"identities": len(found)}, now)
     elif study.held_reason:
         study.held_reason = ""
         if clear_alert(session, "held", f"study {study.id}", now):
