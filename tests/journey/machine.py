@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
+from pydicom.uid import ExplicitVRLittleEndian
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,7 @@ from pacs_node.database.engine import Store, database_url
 from pacs_node.database.tables import InstanceRow
 from pacs_node.delivery import folder as folder_delivery
 from pacs_node.dicom.header import read_header
+from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import BundleError, OutOfScope, TemporaryFailure, UnreadableObject
 from pacs_node.journey import House
 from pacs_node.journey.deliver import recover as recover_deliveries
@@ -38,6 +40,7 @@ from pacs_node.reception.spool import Spool
 from pacs_node.records import Outcome, Parcel, Sender
 from pacs_node.routing import load
 from tests.journey.support import TestEngine, Town, ct_slice, encode_body
+from tests.journey.test_rejected import rejection
 
 DAY = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 PATIENTS = ("P1", "P2")
@@ -132,6 +135,7 @@ class Content:
     digest: str = ""
     damaged: bool = False
     own: bool = False
+    rejects: str = ""  # SOP Instance UID
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -151,6 +155,19 @@ def image(study: str, series: int, index: int, patient: str, look: str = "plain"
     syntax = str(ds.file_meta.TransferSyntaxUID)
     pixels = _digest(bytes(ds.PixelData))
     return Content(str(ds.StudyInstanceUID), str(ds.SOPInstanceUID), str(ds.SOPClassUID), syntax, patient, pixels, body, _digest(body))
+
+
+@cache
+def rejection_note(study: str, series: int, index: int, patient: str) -> Content:
+    """Return the note that rejects a slice for good, for the safety of patients."""
+    one = ct_slice(index, study=study, series=series, patient=patient)
+    sop = str(one.SOPInstanceUID)
+    note = rejection([one], "113037", SOPInstanceUID=derive_uid("note", study, series, index, patient))
+    note.SeriesInstanceUID = derive_uid("notes", study)
+    body = encode_body(note)
+    return Content(
+        str(note.StudyInstanceUID), str(note.SOPInstanceUID), str(note.SOPClassUID), ExplicitVRLittleEndian, patient, "", body, _digest(body), rejects=sop
+    )
 
 
 @cache

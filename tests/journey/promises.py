@@ -69,20 +69,37 @@ class Promises:
             assert self.world.acknowledged[digest] and not self.world.contents[digest].own, "something is forwarded that nobody sent"
         else:
             assert self.sent.setdefault(parcel.sop_uid, digest) == digest, f"{parcel.sop_uid} is sent with two contents"
-        patients = self.patients(study_uid)
+        patients, rejected = self.patients(study_uid), self.rejected()
+        if original and parcel.sop_uid in rejected:
+            return  # with the note that says so
         assert patient in patients, f"a result for {patient} is sent to {destination}, while the study is one of {sorted(patients)}"
         if len(patients) > 1:
             said = self.world.released.get(study_uid, set())
             assert patients <= said, f"a result is sent to {destination} while the study is one of {sorted(patients)} and nobody released it"
+        analysed_and_rejected = set() if original else self._analysed_for(parcel.sop_uid) & rejected  # what only kept it company may still be named
         for uid in evidence(read_header(parcel.path)):
             assert self._study_of(uid) == study_uid, "a result refers to another study"
+            assert uid not in analysed_and_rejected, "a result made of a rejected instance is sent"
+
+    def _analysed_for(self, sop_uid: str) -> set[str]:
+        """Return the instances of the series from which a result was made."""
+        with self.world.house.store.read() as session:
+            job = session.scalars(select(JobRow).join(ObjectRow).where(ObjectRow.sop_uid == sop_uid)).one()
+            query = select(InstanceRow.sop_uid).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+            return set(session.scalars(query.where(SeriesRow.study_id == job.study_id, SeriesRow.series_uid.in_(job.series_uids))))
 
     def _study_of(self, sop_uid: str) -> str:
         return next((one.study_uid for one in self.world.contents.values() if one.sop_uid == sop_uid and not one.own and not one.damaged), "unknown")
 
     def patients(self, study_uid: str) -> set[str]:
         """Return the patients that the indexed objects of a study name, as the files say."""
-        return {content.patient for content in self.indexed(study_uid).values() if not content.own}
+        rejected = self.rejected()
+        return {content.patient for uid, content in self.indexed(study_uid).items() if not content.own and uid not in rejected}
+
+    def rejected(self) -> set[str]:
+        """Return the instances that a note rejected, and the notes."""
+        with self.world.house.store.read() as session:
+            return set(session.scalars(select(InstanceRow.sop_uid).where(InstanceRow.rejected != "")))
 
     def indexed(self, study_uid: str) -> dict[str, Content]:
         """Return what the index holds for a study, as the files say: SOP Instance UID → content."""
@@ -183,8 +200,9 @@ class Promises:
         told = any(kind == "cleared" for kind, _ in world.touched)
         assert told or not {kind for kind, _ in alerts} & {"assembly", "duty", "file"}, f"the node could not do its work: {alerts}"
         for study in found:
-            if any(not instance.own for series in study.series for instance in series.instances):
+            if any(instance.usable for series in study.series for instance in series.instances):
                 self._study_is_accounted_for(study, alerts)
+        self._notes_are_obeyed()
         self._only_damaged_objects_are_quarantined()
         self._nothing_is_sent_twice()
         report = examine(world.settings, repair=False, deep=True)
@@ -208,7 +226,7 @@ class Promises:
                 self._work_is_accounted_for(study, pipeline, series, destinations, alerts)
 
     def _chosen(self, study: StudyRow, choice: str) -> list[str]:
-        sizes = {series.series_uid: sum(not row.own for row in series.instances) for series in study.series}
+        sizes = {series.series_uid: sum(row.usable for row in series.instances) for series in study.series}
         there = [series for series in sorted(study.series, key=lambda series: (-sizes[series.series_uid], series.number or 0)) if sizes[series.series_uid]]
         return [series.series_uid for series in (there if choice == "all" else there[:1])]
 
@@ -218,7 +236,9 @@ class Promises:
             of_study = [job for job in jobs.jobs_of(session, study.id) if job.pipeline == pipeline and (not pipeline or series in job.series_uids)]
             assert of_study, f"nothing was done for study {study.id}, pipeline {pipeline!r}"
             live = [job for job in of_study if job.state is not JobState.CANCELLED]
-            job = live[-1] if live else of_study[-1]
+            usable = [row for group in study.series if group.series_uid == series for row in group.instances if row.usable]
+            exact = [job for job in live if job.digest == jobs.digest(usable)]  # older than another, where what came later was rejected
+            job = (exact or live or of_study)[-1]
             query = select(DeliveryRow).join(ObjectRow).where(DeliveryRow.job_id == job.id, ObjectRow.run == job.run).options(selectinload(DeliveryRow.object))
             rows = session.scalars(query).all()
         cleared, where = ("cleared", 0) in world.touched, f"study {study.id}, pipeline {pipeline!r}, job {job.id} ({job.state})"
@@ -256,7 +276,7 @@ class Promises:
         header = read_header(world.settings.node.data / row.object.path)
         assert str(header.PatientID) in self.patients(study.study_uid), f"{where}: the patient is another one by now"
         if row.object.kind == "sr":
-            now = {one.sop_uid for group in study.series if group.series_uid == series for one in group.instances if not one.own}
+            now = {one.sop_uid for group in study.series if group.series_uid == series for one in group.instances if one.usable}
             assert now <= evidence(header), f"{where}: the report lacks what came late"
 
     def _originals_are_accounted_for(self, study: StudyRow, alerts: set[tuple[str, str]]) -> None:
@@ -275,6 +295,15 @@ class Promises:
             assert row.state is DeliveryState.DELIVERED, f"instance {one.id} of study {study.id}: {row.state}"
             path = world.settings.node.data / studies.instance_path(one)
             assert world.places.kept.get(one.sop_uid) == world._digest_of(path), f"instance {one.id} of study {study.id} is another one in the archive"
+
+    def _notes_are_obeyed(self) -> None:
+        """Whatever came first, a note or what it rejects: it is not used."""
+        rejected = self.rejected()
+        with self.world.house.store.read() as session:
+            here = set(session.scalars(select(InstanceRow.sop_uid)))
+        for content in self.world.contents.values():
+            if content.rejects and content.sop_uid in here:
+                assert {content.sop_uid, content.rejects} & here <= rejected, "a rejection note is not obeyed"
 
     def _only_damaged_objects_are_quarantined(self) -> None:
         world = self.world

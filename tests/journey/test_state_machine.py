@@ -27,7 +27,23 @@ from pacs_node.database.alerts import open_alerts
 from pacs_node.database.tables import DeliveryRow, JobRow, StudyRow
 from pacs_node.errors import InputError
 from pacs_node.journey import operate
-from tests.journey.machine import FILE_STEPS, LONG, LOOKS, PATIENTS, PAUSES, RULES, SERIES, SLICES, STEPS, STUDIES, Places, World, damaged, image
+from tests.journey.machine import (
+    FILE_STEPS,
+    LONG,
+    LOOKS,
+    PATIENTS,
+    PAUSES,
+    RULES,
+    SERIES,
+    SLICES,
+    STEPS,
+    STUDIES,
+    Places,
+    World,
+    damaged,
+    image,
+    rejection_note,
+)
 from tests.journey.promises import Promises
 
 STORIES = 40
@@ -72,6 +88,10 @@ class Story(RuleBasedStateMachine):
     @rule(study=studies, index=st.integers(0, 2))
     def send_something_damaged(self, study: str, index: int) -> None:
         self.world.deliver_in([damaged(study, index), image(study, 1, index, PATIENTS[0])], end="aborted")
+
+    @rule(study=studies, series=st.sampled_from(SERIES), index=st.integers(0, SLICES - 1), patient=patients)
+    def a_slice_is_rejected(self, study: str, series: int, index: int, patient: str) -> None:
+        self.world.deliver_in([rejection_note(study, series, index, patient)])
 
     @rule()
     def results_come_back(self) -> None:
