@@ -186,8 +186,8 @@ def test_the_claim_needs_no_sorting(filled: Store) -> None:
 
 def test_counting_the_outbox_reads_an_index_and_no_row(filled: Store) -> None:
     with filled.read() as session:
-        if filled.kind == "postgresql":  # its index-only scans want the visibility map, which VACUUM keeps
-            pytest.skip("PostgreSQL chooses by what VACUUM has seen")
+        if filled.kind == "postgresql":
+            pytest.skip("PostgreSQL reads the table of deliveries as a whole to count them all for the status page")
         counted = session.execute(text("EXPLAIN QUERY PLAN SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"))
         assert "COVERING INDEX" in " ".join(str(row[-1]) for row in counted)
 

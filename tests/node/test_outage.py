@@ -149,6 +149,7 @@ def test_a_sqlite_file_that_stays_locked_stops_no_intake(make_node: Make, tool: 
     assert said(node, "database away").count("core") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_whole_node_on_postgresql_takes_a_study_and_returns_its_results(
     make_node: Make, make_database: Callable[..., str], tool: Tool, tmp_path: Path
