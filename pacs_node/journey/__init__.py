@@ -2,7 +2,10 @@
 
 ::
 
-    receive.py     spool ─► instances          what arrived is indexed, compared, kept                (1 reception, 2 assembly)
+    receive.py     spool ─► its readers        instances, ends of associations, requests              (1 reception)
+    arriving.py    header ─► what is indexed   an arrival as read                                     (1 reception)
+    index.py       arriving ─► instances       what arrived is new, or repeats what is here           (2 assembly)
+    repeats.py     repeat ─► its consequence   duplicate, correction, conflict, back after removal    (2 assembly)
     notes.py       spool ─► services           what peers said by DIMSE-N requests is taken to heart  (1 reception)
     announcements.py   notes ─► studies        what MPPS and availability notifications list          (2 assembly)
     reject.py      rejection notes             what is not used any more, and what of it is out       (2 assembly)
@@ -10,10 +13,13 @@
     assemble.py    instances ─► jobs           complete? which rules? which series?                   (2 assembly, 3 routing)
     count.py       archives ─► counts          how many instances an archive has, what it has more    (2 assembly)
     run_job.py     job ─► finding ─► objects   claim, analyse, build, gate, commit with the outbox    (4 analysis, 5 results)
+    build.py       finding ─► objects          one set of result objects for each set of kinds        (5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
     verify.py      patients                    whether an archive means the same one                  (6 delivery)
     fallback.py    refused ─► another kind     what goes in the place of a kind that is not taken     (6 delivery)
     commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
+    vouch.py       requests ─► reports         what we commit to where others ask us                  (6 delivery)
+    telling.py     people                      what is stuck, and what an archive coerced             (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
     pressure.py    a full disk                 said, half files swept
     heart.py       signs of life               a worker renews its lease, or ends where its job hangs

@@ -25,7 +25,7 @@ from pacs_node.dicom.header import read_header
 from pacs_node.errors import DatabaseUnavailable, UnreadableObject
 from pacs_node.journey import House
 from pacs_node.journey.facts import facts_of
-from pacs_node.journey.receive import is_mixed
+from pacs_node.journey.index import is_mixed
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import DEFAULT_KINDS
 

@@ -27,7 +27,7 @@ from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import NotKnownYet, TemporaryFailure
 from pacs_node.journey import House, fallback, verify
 from pacs_node.journey.commit import asks_for_commitment
-from pacs_node.journey.receive import say_old_identity
+from pacs_node.journey.repeats import say_old_identity
 from pacs_node.journey.telling import say_coerced, say_stuck
 from pacs_node.records import Outcome, Parcel
 

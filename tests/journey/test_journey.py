@@ -274,7 +274,7 @@ def test_every_object_goes_out_once_and_is_marked_delivered(town: Town) -> None:
 
 @pytest.mark.parametrize("step", ["after commit", "before commit"])
 def test_a_crash_around_the_commit_of_arrivals_loses_and_repeats_nothing(town: Town, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pacs_node.journey import receive as module
+    from pacs_node.journey import index as module
 
     class Killed(BaseException):
         pass

@@ -16,8 +16,9 @@ from pacs_node.database import studies
 from pacs_node.database.states import JobState, StudyState
 from pacs_node.database.tables import AsideRow, InstanceRow, JobRow, RemovalRow, StudyRow
 from pacs_node.errors import InputError
+from pacs_node.journey import index as indexing
 from pacs_node.journey import operate
-from pacs_node.journey import receive as receiving
+from pacs_node.journey.receive import receive
 from pacs_node.journey.reconcile import catch_up
 from pacs_node.journey.retire import retire
 from pacs_node.workbench.fsck import examine
@@ -234,8 +235,8 @@ def test_a_file_that_a_crash_left_in_the_spool_keeps_its_study(make_town: Make, 
     town.house.measure = lambda folder: ROOM
     town.send(ct_study(2))
     with monkeypatch.context() as patch:
-        patch.setattr(receiving, "_carry_out", lambda house, batch: None)  # killed between commit and move
-        receiving.receive(town.house, town.clock)
+        patch.setattr(indexing, "_carry_out", lambda house, batch: None)  # killed between commit and move
+        receive(town.house, town.clock)
     town.wait(days=20)
     with town.house.store.write() as session:
         session.get_one(StudyRow, 1).state = StudyState.COMPLETE

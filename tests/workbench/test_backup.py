@@ -142,11 +142,11 @@ def test_what_is_indexed_after_the_spool_was_copied_is_in_the_copy_once(town: To
 
 
 def test_a_row_whose_file_is_still_in_the_spool_finds_it_at_its_place_in_the_copy(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pacs_node.journey import receive as receiving
+    from pacs_node.journey import index as indexing
 
     town.send(ct_study(4, study="C", patient="P3"))
     with monkeypatch.context() as patch:
-        patch.setattr(receiving, "_carry_out", lambda house, batch: None)  # killed between commit and move
+        patch.setattr(indexing, "_carry_out", lambda house, batch: None)  # killed between commit and move
         receive(town.house, town.clock)
     assert len(list(town.house.spool.new.rglob("*.dcm"))) == 4
     copied = take(town, tmp_path / "copy")
