@@ -91,6 +91,12 @@ def get(session: Session, delivery_id: int) -> DeliveryRow | None:
     return session.scalars(_locked(select(DeliveryRow).where(DeliveryRow.id == delivery_id).options(*whole()))).one_or_none()
 
 
+def get_all(session: Session, ids: Sequence[int]) -> dict[int, DeliveryRow]:
+    """Return rows by their numbers, each as `get` does."""
+    query = select(DeliveryRow).where(DeliveryRow.id.in_(ids)).options(*whole()).order_by(DeliveryRow.id)
+    return {row.id: row for row in session.scalars(_locked(query))}
+
+
 def _locked(query: Select[tuple[DeliveryRow]]) -> Select[tuple[DeliveryRow]]:
     return query.with_for_update(of=DeliveryRow, key_share=True).execution_options(populate_existing=True)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 
 from sqlalchemy.orm import Session
 
@@ -34,6 +34,7 @@ from pacs_node.records import Outcome, Parcel
 POLICY = backoff.Policy()
 DOWN_AFTER = 3  # failures in a row before a destination is called down
 _AFTER_A_FAULT = timedelta(minutes=1)  # before what a fault of ours left in the middle is tried again
+_TOGETHER, _TOGETHER_SECONDS = 50, 2.0  # originals that are committed at once, and how long the first of them waits for that
 
 
 def deliver(house: House, name: str, moment: datetime) -> int:
@@ -80,13 +81,14 @@ def recover(house: House, moment: datetime) -> None:
 
 def _send(house: House, name: str, destination: Destination, rows: Sequence[DeliveryRow]) -> None:
     left = {row.sop_uid: row for row in rows}
+    ends = _Ends(house, name)
     replacing = False  # what comes after may refer to what will stand in for a refused object
 
     def note(outcome: Outcome) -> None:
         nonlocal replacing
         row = left.pop(outcome.sop_uid)
         replacing = replacing or fallback.kind_instead(destination, row, outcome) != ""
-        house.patiently(lambda: _note(house, name, row, outcome))
+        ends.add(row, outcome)
 
     def wanted(parcel: Parcel) -> bool:
         if replacing:
@@ -108,13 +110,39 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
     except TemporaryFailure as error:
         problem = str(error)
         after = error.retry_after
+        ends.commit()  # first: an arrival makes a destination that failed a good one again
         house.patiently(lambda: _failed(house, name, problem, after))
+    ends.commit()
     if replacing:
         house.patiently(lambda: _not_tried(house, left.values()))
         return
     for row in left.values():
-        end = Outcome(row.sop_uid, delivered=False, message=problem)
-        house.patiently(partial(_note, house, name, row, end))
+        ends.add(row, Outcome(row.sop_uid, delivered=False, message=problem))
+    ends.commit()
+
+
+class _Ends:
+    """What became of the objects of a group, committed at once; originals that simply arrived are committed together, as there are thousands of them.
+
+    A process that dies in between sends those once more: the same bytes under the same UIDs.
+    """
+
+    def __init__(self, house: House, name: str) -> None:
+        self._house, self._name, self._waiting, self._since = house, name, list[tuple[DeliveryRow, Outcome]](), 0.0
+
+    def add(self, row: DeliveryRow, outcome: Outcome) -> None:
+        """Take what became of one object."""
+        plain = row.object is None and outcome.delivered and outcome.status in (None, SUCCESS) and not outcome.coerced
+        self._since = self._since if self._waiting else time.monotonic()
+        self._waiting.append((row, outcome))
+        if not plain or len(self._waiting) >= _TOGETHER or time.monotonic() - self._since > _TOGETHER_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit what waits for it."""
+        ends, self._waiting = self._waiting, []
+        if ends:
+            self._house.patiently(lambda: _note(self._house, self._name, ends))
 
 
 def _still_sending(house: House, row: DeliveryRow) -> bool:
@@ -152,24 +180,34 @@ def _original(house: House, row: DeliveryRow) -> Parcel:
     return Parcel(row.sop_uid, row.sop_class_uid, row.transfer_syntax_uid, path, f"study-{row.study_id:06d}-originals", original=True)
 
 
-def _note(house: House, name: str, row: DeliveryRow, outcome: Outcome) -> None:
-    """Commit what became of one object."""
+def _note(house: House, name: str, ends: Sequence[tuple[DeliveryRow, Outcome]]) -> None:
+    """Commit what became of objects."""
     crash.passed("sent")
-    moment = house.clock()
+    moment, noted = house.clock(), list[tuple[DeliveryRow, Outcome]]()
     with house.store.write() as session:
-        current = deliveries.get(session, row.id)
-        if current is None or (current.state is not DeliveryState.SENDING and not outcome.delivered):
-            return  # withdrawn meanwhile, and it did not arrive
-        if outcome.delivered:
-            _arrived(house, session, current, outcome, moment)
-        elif outcome.permanent:
-            _refused(house, session, current, outcome, moment)
-        else:
-            _postpone(house, session, current, outcome, moment)
+        rows = deliveries.get_all(session, [row.id for row, _ in ends])
+        if any(outcome.delivered for _, outcome in ends):
+            _reached(session, name, moment)
+        for row, outcome in ends:
+            current = rows.get(row.id)
+            if current is None or (current.state is not DeliveryState.SENDING and not outcome.delivered):
+                continue  # withdrawn meanwhile, and it did not arrive
+            _settle(house, session, current, outcome, moment)
+            noted.append((row, outcome))
     crash.passed("committed")
-    log = house.log.info if outcome.delivered and outcome.status in (None, SUCCESS) else house.log.warning
-    what = {"job": row.job_id} if row.job_id is not None else {"study": row.study_id}
-    log("delivery", destination=name, **what, kind=row.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
+    for row, outcome in noted:
+        log = house.log.info if outcome.delivered and outcome.status in (None, SUCCESS) else house.log.warning
+        what = {"job": row.job_id} if row.job_id is not None else {"study": row.study_id}
+        log("delivery", destination=name, **what, kind=row.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)
+
+
+def _settle(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
+    if outcome.delivered:
+        _arrived(house, session, row, outcome, moment)
+    elif outcome.permanent:
+        _refused(house, session, row, outcome, moment)
+    else:
+        _postpone(house, session, row, outcome, moment)
 
 
 def _refused(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
@@ -180,15 +218,19 @@ def _refused(house: House, session: Session, row: DeliveryRow, outcome: Outcome,
         say_stuck(house, session, row, "refused", outcome.message, moment)
 
 
+def _reached(session: Session, name: str, moment: datetime) -> None:
+    """Note that a destination takes objects: whatever was wrong with it is over."""
+    known = deliveries.destination_row(session, name)
+    known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
+    clear_alert(session, "destination", name, moment)
+
+
 def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome, moment: datetime) -> None:
     withdrawn = row.state is DeliveryState.CANCELLED
     awaits = asks_for_commitment(house.settings.destinations.get(row.destination)) and not withdrawn and row.committed_at is None
     deliveries.settle(row, DeliveryState.UNCOMMITTED if awaits else DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
     subject = f"object {row.object_id}" if row.object_id is not None else f"instance {row.instance_id}"
     audit(session, "delivery", "sent", subject, {"destination": row.destination, "kind": row.kind}, moment)
-    known = deliveries.destination_row(session, row.destination)
-    known.failures, known.down_since, known.try_again_at, known.last_success_at, known.message = 0, None, None, moment, ""
-    clear_alert(session, "destination", row.destination, moment)
     if outcome.coerced:
         say_coerced(house, session, row, outcome, moment)
     if withdrawn:
