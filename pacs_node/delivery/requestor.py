@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from typing import Any
 
 from pynetdicom import AE
@@ -39,6 +40,39 @@ class _Socket(AssociationSocket):  # type: ignore[misc]  # pynetdicom is untyped
             self.socket.close()
 
 
+class Checkpoint:
+    """Where an association's own thread rests while somebody sends and awaits the answer; in the place of the event that pynetdicom has there.
+
+    With an event, the thread may have passed it and not said so yet: the sender takes it for resting, and it takes the answer away from
+    the sender. Here passing and saying so are one.
+    """
+
+    def __init__(self, association: Any) -> None:
+        self._association, self._open, self._changed = association, True, threading.Condition()
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Let the thread rest from its next round on: it does when it says so (``_is_paused``)."""
+        with self._changed:
+            self._open = False
+
+    def is_set(self) -> bool:
+        """Tell whether the thread may go on."""
+        return self._open
+
+    def wait(self) -> bool:
+        """Rest until the thread may go on, and say at once that it does."""
+        with self._changed:
+            self._changed.wait_for(self.is_set)
+            self._association._is_paused = False
+        return True
+
+
 class Requestor(AE):  # type: ignore[misc]
     """The application entity of this node where it is the one who opens associations.
 
@@ -58,6 +92,7 @@ class Requestor(AE):  # type: ignore[misc]
         self.dimse_timeout = self.network_timeout = response
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        assoc._reactor_checkpoint = Checkpoint(assoc)
         made = _Socket(assoc, address=address)
         made.tls_args = tls_args
         return made
