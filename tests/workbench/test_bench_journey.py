@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from typer.testing import CliRunner
 
 from pacs_node.cli import app
 from pacs_node.database.states import DeliveryState
-from pacs_node.database.tables import AlertRow, DeliveryRow
+from pacs_node.database.tables import AlertRow, DeliveryRow, ObjectRow
 from pacs_node.journey.run_job import Worker
 from pacs_node.records import Sender
 from pacs_node.workbench.accounts import Accounts, account, at_rest
@@ -100,7 +100,9 @@ def lose_a_conflict(day: Day) -> None:
 
 
 def lose_a_result(day: Day) -> None:
-    next(day.archive.iterdir()).unlink()
+    with day.town.house.store.read() as session:
+        uid = session.scalars(select(ObjectRow.sop_uid).order_by(ObjectRow.id.desc())).first()  # of no run that a later one has replaced
+    (day.archive / f"{uid}.dcm").unlink()
 
 
 def forget_that_something_was_delivered(day: Day) -> None:
