@@ -239,8 +239,8 @@ class Promises:
             usable = [row for group in study.series if group.series_uid == series for row in group.instances if row.usable]
             exact = [job for job in live if job.digest == jobs.digest(usable)]  # older than another, where what came later was rejected
             job = (exact or live or of_study)[-1]
-            query = select(DeliveryRow).join(ObjectRow).where(DeliveryRow.job_id == job.id, ObjectRow.run == job.run).options(selectinload(DeliveryRow.object))
-            rows = session.scalars(query).all()
+            query = select(DeliveryRow).join(ObjectRow).where(DeliveryRow.job_id == job.id, ObjectRow.run == job.run)
+            rows = session.scalars(query.options(selectinload(DeliveryRow.object), selectinload(DeliveryRow.job))).all()
         cleared, where = ("cleared", 0) in world.touched, f"study {study.id}, pipeline {pipeline!r}, job {job.id} ({job.state})"
         if job.state is JobState.CANCELLED:
             assert ("cancelled", job.id) in world.touched, f"{where}: its job was cancelled by nobody"
@@ -276,8 +276,10 @@ class Promises:
         header = read_header(world.settings.node.data / row.object.path)
         assert str(header.PatientID) in self.patients(study.study_uid), f"{where}: the patient is another one by now"
         if row.object.kind == "sr":
-            now = {one.sop_uid for group in study.series if group.series_uid == series for one in group.instances if one.usable}
-            assert now <= evidence(header), f"{where}: the report lacks what came late"
+            usable = [one for group in study.series if group.series_uid == series for one in group.instances if one.usable]
+            lacking = {one.sop_uid: one for one in usable if one.sop_uid not in evidence(header)}
+            assert all(one.removed_at is not None for one in lacking.values()), f"{where}: the report lacks what came late"
+            assert row.job is not None and (row.job.partial or not lacking), f"{where}: the report does not say that it lacks what was removed before"
 
     def _originals_are_accounted_for(self, study: StudyRow, alerts: set[tuple[str, str]]) -> None:
         """The archive has every instance as it is by now, or somebody is told why not."""
