@@ -108,7 +108,11 @@ DELIVERY_MOVES: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.WAITING: frozenset({DeliveryState.SENDING, DeliveryState.DELIVERED, DeliveryState.PARKED, DeliveryState.CANCELLED}),
     DeliveryState.SENDING: frozenset(
         {
-            DeliveryState.WAITING, DeliveryState.UNCOMMITTED, DeliveryState.DELIVERED, DeliveryState.REFUSED, DeliveryState.PARKED,
+            DeliveryState.WAITING,
+            DeliveryState.UNCOMMITTED,
+            DeliveryState.DELIVERED,
+            DeliveryState.REFUSED,
+            DeliveryState.PARKED,
             DeliveryState.CANCELLED,
         }
     ),

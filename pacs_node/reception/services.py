@@ -52,9 +52,7 @@ def _commits(settings: Settings) -> bool:
 SERVICES: Mapping[str, Service] = {
     "mpps": Service(("1.2.840.10008.3.1.2.3.3",), frozenset({"n-create", "n-set"}), lambda settings: settings.reception.mpps),
     "availability": Service(("1.2.840.10008.5.1.4.33",), frozenset({"n-create"}), lambda settings: settings.reception.availability),
-    "commitment-request": Service(
-        (PUSH_MODEL,), frozenset({"n-action"}), lambda settings: settings.reception.commitment, problem=_commitment_problem
-    ),
+    "commitment-request": Service((PUSH_MODEL,), frozenset({"n-action"}), lambda settings: settings.reception.commitment, problem=_commitment_problem),
     "commitment-report": Service((PUSH_MODEL,), frozenset({"n-event-report"}), _commits, peer_serves=True),
 }
 """Name of a service → its row. The name stands in the notes of the spool."""

@@ -64,9 +64,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("known", "asked", "now", "complete", "partial", "again", "words"), TABLE)
-def test_a_study_is_judged(
-    known: dict[str, Any], asked: dict[str, Any], now: float, complete: bool, partial: bool, again: float | None, words: str
-) -> None:
+def test_a_study_is_judged(known: dict[str, Any], asked: dict[str, Any], now: float, complete: bool, partial: bool, again: float | None, words: str) -> None:
     judgement = judge(facts(**known), rule(**asked), at(now))
 
     assert (judgement.complete, judgement.partial) == (complete, partial)

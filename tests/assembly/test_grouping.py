@@ -334,9 +334,7 @@ def test_memory_does_not_grow_with_the_object(pair: Pair, syntax: str) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_files_transcoded_by_dcmtk_are_recognised(
-    pair: Pair, tool: Callable[[str], str], program: str, options: list[str], likeness: Likeness
-) -> None:
+def test_files_transcoded_by_dcmtk_are_recognised(pair: Pair, tool: Callable[[str], str], program: str, options: list[str], likeness: Likeness) -> None:
     target = pair.folder / "transcoded.dcm"
     keep_uid = ["+un"] if program.startswith("dcmcj") else []
     done = subprocess.run([tool(program), *options, *keep_uid, str(pair.original), str(target)], capture_output=True, text=True, timeout=60)

@@ -249,8 +249,6 @@ def test_of_two_that_wait_for_each_other_one_gives_way_and_may_try_again(postgre
     assert not postgresql.outage.lasts  # nothing is wrong with the database
 
 
-
-
 def test_a_reading_block_sees_one_moment(store: Store) -> None:
     add_study(store, 1)
     with store.read() as session:

@@ -200,9 +200,7 @@ def test_a_disk_that_is_full_puts_the_stand_in_off_and_a_damaged_file_is_said(ma
         assert any("no enhanced-sr could be made in its place" in message and "run the job again" in message for message in messages(town))
 
 
-def test_an_operator_may_send_what_was_refused_again_before_anything_stands_in_for_it(
-    make_town: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_operator_may_send_what_was_refused_again_before_anything_stands_in_for_it(make_town: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FolderArchive(tmp_path / "archive", "ARCHIVE", script=Script(refused_classes=frozenset({REPORT}))) as archive:
         town = town_with(make_town, tmp_path, archive.port)
         town.send(ct_study())
