@@ -55,8 +55,9 @@ def deliver(house: House, name: str, moment: datetime) -> int:
         return 0
     with house.store.write() as session:
         rows = deliveries.start(session, ids, moment)
-    _send(house, name, destination, rows)
-    return len(rows)
+    if rows:  # else they were withdrawn since they were looked at
+        _send(house, name, destination, rows)
+    return len(ids)
 
 
 def _rests(session: Session, name: str, moment: datetime) -> bool:

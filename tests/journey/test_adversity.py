@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from pacs_node import crash
 from pacs_node.database import alerts, deliveries, jobs
@@ -18,7 +19,7 @@ from pacs_node.database.tables import AsideRow, StudyRow
 from pacs_node.delivery import folder as folder_delivery
 from pacs_node.errors import BundleError, OutOfScope, ResultRejected
 from pacs_node.journey import build
-from pacs_node.journey.deliver import recover
+from pacs_node.journey.deliver import deliver, recover
 from pacs_node.journey.leases import reap
 from pacs_node.journey.operate import release
 from pacs_node.records import Sender
@@ -433,3 +434,25 @@ def test_names_in_the_spool_go_on_where_the_clock_was_set_back_before_a_restart(
     town.gather()
     with town.house.store.read() as session:
         assert session.scalars(select(StudyRow)).one().patient_id == "RIGHT"
+
+
+def test_results_that_are_withdrawn_as_they_are_taken_up_are_no_failure(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.send(ct_study())
+    town.gather()
+    town.wait(seconds=11)
+    town.gather()
+    town.work()
+    look = deliveries.due_group
+
+    def withdrawn_since(session: Session, name: str, now: datetime) -> list[int]:
+        ids = look(session, name, now)
+        with town.house.store.write() as other:
+            deliveries.cancel_unfinished(other, 1, "an object of the study was corrected")
+        return ids
+
+    monkeypatch.setattr(deliveries, "due_group", withdrawn_since)
+    assert deliver(town.house, "research", town.clock) == 3
+    assert deliver(town.house, "research", town.clock) == 0
+    with town.house.store.read() as session:
+        assert {row.state for row in deliveries.list_deliveries(session)} == {DeliveryState.CANCELLED}
+    assert town.results() == []
