@@ -13,10 +13,10 @@ ON_BOTH_DATABASES = {"test_journey", "test_adversity", "test_durability", "test_
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the essentials of the journey on both databases, the rest on SQLite."""
+    """Run the essentials of the journey on both databases (the second counts as slow), the rest on SQLite."""
     if "database" in metafunc.fixturenames:
         kinds = DATABASES if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH_DATABASES else DATABASES[:1]
-        metafunc.parametrize("database", kinds, indirect=True)
+        metafunc.parametrize("database", [kinds[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in kinds[1:])], indirect=True)
 
 
 @pytest.fixture

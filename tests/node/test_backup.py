@@ -28,6 +28,7 @@ def results(node: NodeProcess) -> dict[str, str]:
         return {row.sop_uid: row.sha256 for row in session.scalars(select(ObjectRow))}
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_node_that_is_sent_to_is_copied_and_its_copy_goes_on(make_node: Make, tool: Tool) -> None:
     node = make_node(retention={"keep": "100d"}).start()

@@ -20,6 +20,8 @@ from tests.node.support import NodeProcess, wait_until
 from tests.node.test_crash_points import fired, order, send_until_all_are_acknowledged, store
 from tests.node.test_processes import write
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., NodeProcess]
 Tool = Callable[[str], str]
 IMAGES = ct_study(6)
@@ -65,7 +67,6 @@ def test_a_modality_that_reports_its_step_decides_when_the_study_is_complete(mak
     assert reason(node) == "MPPS completed, and all 6 instances listed are here"
 
 
-@pytest.mark.slow
 @pytest.mark.peers
 def test_a_step_is_heard_although_receiver_and_core_are_killed_at_each_of_their_steps(
     make_node: Make, tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

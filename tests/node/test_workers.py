@@ -16,6 +16,8 @@ from tests.journey.support import ct_study
 from tests.node.support import NodeProcess, wait_until
 from tests.node.test_processes import send, write
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., NodeProcess]
 
 
