@@ -158,9 +158,11 @@ def check_studies(town: Town, good: str) -> None:
         assert [job.state for job in judged] == [JobState.DONE]
 
 
+@pytest.mark.slow
 def test_every_stored_object_ends_somewhere_with_a_reason(explore: Explorer, letters: list[Letter], quiet: list[structlog.typing.EventDict]) -> None:
     explore(posted(letters), lambda sent: check(quiet, sent, whole=False), examples=80)
 
 
+@pytest.mark.slow
 def test_the_core_goes_on_whatever_was_stored(explore: Explorer, letters: list[Letter], quiet: list[structlog.typing.EventDict]) -> None:
     explore(posted(letters), lambda sent: check(quiet, sent, whole=True), examples=12)

@@ -299,6 +299,7 @@ def check_health(target: Target) -> None:
     assert descriptors < target.descriptors + MOST_DESCRIPTORS, "the receiver collects descriptors"
 
 
+@pytest.mark.slow
 def test_whatever_comes_the_receiver_lives_and_keeps_what_it_acknowledges(explore: Explorer, target: Target, recordings: list[Recording]) -> None:
     explore(exchanges(recordings), lambda exchange: check(target, exchange), examples=400 if target.fast else 40)
 

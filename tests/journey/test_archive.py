@@ -136,6 +136,7 @@ def test_a_duplicate_that_nobody_can_prove_is_parked_in_the_end_and_said(make_to
     assert "takes no queries" in message and "retry delivery" in message
 
 
+@pytest.mark.slow
 def test_after_days_of_silence_a_delivery_is_parked_and_one_command_sends_it(make_town: Make, tmp_path: Path) -> None:
     port = free_port()
     town = town_with(make_town, port, tmp_path)

@@ -154,6 +154,7 @@ def test_what_the_archive_has_lost_is_sent_again(make_town: Make, archive: Commi
     assert len(archive.requests[-1].references) == 1
 
 
+@pytest.mark.slow
 def test_what_the_archive_loses_again_and_again_is_parked_and_said_and_one_command_sends_it(make_town: Make, archive: CommittingArchive) -> None:
     archive.reasons = {REPORT: 0x0112}
     town = stored(make_town, archive)

@@ -156,6 +156,7 @@ def test_an_archive_that_comes_back_is_asked_again(make_town: Make, tmp_path: Pa
     assert len(reasons(town)) == 1
 
 
+@pytest.mark.slow
 def test_an_archive_that_hangs_delays_no_other_study(make_town: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules = RULES.replace("BodyPartExamined: HEAD}", "BodyPartExamined: HEAD}\n    complete: {verify_with: archive}").replace(
         "  - name: anything", "  - name: chest\n    when: {BodyPartExamined: CHEST}\n    pipeline: ct-test\n    send_to: [research]\n  - name: anything"

@@ -66,6 +66,7 @@ def test_a_node_that_is_sent_to_is_copied_and_its_copy_goes_on(make_node: Make, 
     assert examine(other.settings, repair=False, deep=True).findings == []
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_made_and_what_is_in_the_way(make_node: Make) -> None:
     node = make_node()
     refused = node.command("backup", "--out", str(node.folder / "copy.tar"))

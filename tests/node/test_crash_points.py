@@ -91,6 +91,7 @@ def assert_whole(node: NodeProcess, parcels: Sequence[Parcel]) -> None:
     assert examine(node.settings, repair=False, deep=True).findings == []
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_reception_killed_at_each_of_its_steps_goes_on_in_the_next_process(make_node: Make, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_node(reception={"processes": 3})
@@ -102,6 +103,7 @@ def test_reception_killed_at_each_of_its_steps_goes_on_in_the_next_process(make_
     assert_whole(node, parcels)
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_core_and_worker_killed_again_and_again_go_on_in_the_next_process(make_node: Make, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = {*INDEX, *WORK} - {"analysed", "built"}  # a job whose worker dies three times is parked: those two have their turn below
@@ -138,6 +140,7 @@ def test_the_whole_node_killed_at_each_step_goes_on_at_its_next_start(
     assert_whole(node, parcels)
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_start_killed_while_it_sweeps_half_files_sweeps_them_the_next_time(make_node: Make, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_node(reception={"processes": 1, "reserve": "0B"}, retention={"high_watermark": "0%"})  # always above it: swept at once
@@ -169,6 +172,7 @@ def test_a_step_kills_once_and_only_where_it_is_ordered(tmp_path: Path) -> None:
     assert "write FOLDER:STEP=COUNT" in run(**{crash.VARIABLE: f"{tmp_path}:claimd=1"}).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_removal_killed_between_row_and_file_is_finished_in_the_next_process(make_node: Make, tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_node(reception={"processes": 1}).start()

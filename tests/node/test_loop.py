@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.journey.support import ct_study
 from tests.node.support import NodeProcess, free_port, wait_until
 from tests.node.test_processes import send, write
@@ -18,6 +20,7 @@ rules:
 """
 
 
+@pytest.mark.slow
 def test_results_that_are_sent_to_the_node_itself_are_taken_and_start_nothing(make_node: Callable[..., NodeProcess]) -> None:
     port = free_port()
     itself = {"kind": "dicom", "ae_title": "PACS_NODE", "address": "127.0.0.1", "port": port, "accepts_research": True}

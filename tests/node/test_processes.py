@@ -72,6 +72,7 @@ def body(path: Path) -> bytes:
     return encode_body(dcmread(path))
 
 
+@pytest.mark.slow
 def test_sigterm_and_then_kill_9_in_the_middle_of_a_study_lose_and_repeat_nothing(make_node: Make) -> None:
     node = make_node().start()
     parcels = write(node.folder / "in", ct_study(90))
@@ -94,6 +95,7 @@ def test_sigterm_and_then_kill_9_in_the_middle_of_a_study_lose_and_repeat_nothin
     assert len(results) == len(finished)  # one notice for each gathering that was complete, none twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["receiver", "core", "worker"])
 def test_a_killed_child_is_replaced_and_the_study_goes_on(make_node: Make, victim: str) -> None:
     node = make_node(reception={"processes": 1}).start()
@@ -113,6 +115,7 @@ def test_a_killed_child_is_replaced_and_the_study_goes_on(make_node: Make, victi
     assert "process died" in node.log()
 
 
+@pytest.mark.slow
 def test_children_of_a_killed_parent_stop_and_free_the_data_folder(make_node: Make) -> None:
     node = make_node().start()
     family = node.children()
@@ -124,6 +127,7 @@ def test_children_of_a_killed_parent_stop_and_free_the_data_folder(make_node: Ma
     assert cstore.probe(node.address, "TEST", ()).problem == ""
 
 
+@pytest.mark.slow
 def test_a_second_node_on_the_same_data_folder_is_refused_in_one_sentence(make_node: Make) -> None:
     node = make_node().start()
     second = node.command("run")
@@ -133,6 +137,7 @@ def test_a_second_node_on_the_same_data_folder_is_refused_in_one_sentence(make_n
     assert "Traceback" not in second.stderr
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_said_in_one_sentence(make_node: Make) -> None:
     node = make_node()
     with socket.socket() as other:
@@ -154,6 +159,7 @@ def test_an_unknown_keyword_in_the_rules_is_said_with_its_line(make_node: Make) 
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_sighup_takes_valid_rules_over_and_never_wrong_ones_whatever_dies_meanwhile(make_node: Make) -> None:
     node = make_node(reception={"processes": 1}).start()
     assert node.process is not None
@@ -181,6 +187,7 @@ def test_sighup_takes_valid_rules_over_and_never_wrong_ones_whatever_dies_meanwh
     assert node.jobs()[0]["rules"] == ["tell again"]
 
 
+@pytest.mark.slow
 def test_a_role_runs_alone_and_another_one_takes_over_its_files(make_node: Make) -> None:
     node = make_node()
     import subprocess
@@ -205,6 +212,7 @@ def test_a_role_runs_alone_and_another_one_takes_over_its_files(make_node: Make)
         assert receiver.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_senders_on_several_receivers_share_one_port(make_node: Make) -> None:
     node = make_node(reception={"processes": 3}).start()
     acknowledged: list[str] = []

@@ -273,6 +273,7 @@ def test_who_begins_no_handshake_is_let_go_in_time(start: Start, opening: bytes,
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_node_takes_studies_on_both_its_ports(make_node: Callable[..., NodeProcess], tool: Tool, authority: Authority, good: Pair) -> None:
     port, tls = free_port(), {"certificate": str(good.certificate), "key": str(good.key), "ca": str(authority.file)}
@@ -289,6 +290,7 @@ def test_a_node_takes_studies_on_both_its_ports(make_node: Callable[..., NodePro
     assert node.terminate() == 0
 
 
+@pytest.mark.slow
 def test_a_node_with_an_expired_certificate_says_so_and_does_not_start(make_node: Callable[..., NodeProcess], authority: Authority) -> None:
     old = authority.sign("old", days=-1)
     node = make_node(node={"tls_port": free_port()}, reception={"tls": {"certificate": str(old.certificate), "key": str(old.key), "require_client": False}})

@@ -236,6 +236,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # stock pynetdicom lets its thread die of some
 def test_what_breaks_the_rules_ends_the_association_and_leaves_nothing(receiver: Running, what: str) -> None:
