@@ -70,10 +70,10 @@ def calibrate(
 
     Example: pacs-node calibrate --bundle models/ct-head --data /data/more-normal-heads --population site
     """
-    from pacs_node.workbench import training
+    from pacs_node.workbench import calibrating
 
     with _bars() as report:
-        done = training.calibrate(bundle, data or [], population, today=datetime.now(UTC).date(), alpha=alpha, report=report)
+        done = calibrating.calibrate(bundle, data or [], population, today=datetime.now(UTC).date(), alpha=alpha, report=report)
     _print_refused(done.refused)
     if done.threshold is None:
         typer.echo(f"{bundle}: {done.studies} studies are too few for a threshold, at least {done.needed} are needed: results stay uncalibrated")

@@ -19,7 +19,7 @@ from pacs_node.cli import models
 from pacs_node.errors import BundleError, InputError
 from pacs_node.phantoms import PhantomSpec, make_study, make_volume
 from pacs_node.records import Population, Verdict
-from pacs_node.workbench import card, evaluation, material, metrics, training
+from pacs_node.workbench import calibrating, card, evaluation, material, metrics, training
 from tests.analysis.conftest import MODEL_YAML, ct_slice
 
 TODAY = date(2026, 6, 1)
@@ -141,9 +141,9 @@ def test_the_seeds_of_the_four_uses_do_not_meet() -> None:
 
 
 def test_a_synthetic_calibration_gives_verdicts_on_phantoms_only_with_enough_studies(copy: Path) -> None:
-    done = training.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
+    done = calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
     assert (done.studies, done.threshold, done.needed) == (7, None, 59)
-    done = training.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, alpha=0.4)
+    done = calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, alpha=0.4)
     assert done.threshold is not None
     loaded = bundles.load(copy)
     finding = analyse_volume(make_volume(PhantomSpec(region="head", seed=78, slices=6, rows=64)).volume, loaded, today=TODAY)
@@ -152,17 +152,17 @@ def test_a_synthetic_calibration_gives_verdicts_on_phantoms_only_with_enough_stu
 
 
 def test_a_calibration_on_a_folder_keeps_the_populations_apart(copy: Path, studies: Path) -> None:
-    done = training.calibrate(copy, [studies], Population.SYNTHETIC, today=TODAY)
+    done = calibrating.calibrate(copy, [studies], Population.SYNTHETIC, today=TODAY)
     assert done.studies == 9
     with pytest.raises(InputError, match="is synthetic and cannot be part of a site calibration"):
-        training.calibrate(copy, [studies], Population.SITE, today=TODAY)
+        calibrating.calibrate(copy, [studies], Population.SITE, today=TODAY)
     with pytest.raises(InputError, match="needs --data"):
-        training.calibrate(copy, [], Population.SITE, today=TODAY)
+        calibrating.calibrate(copy, [], Population.SITE, today=TODAY)
 
 
 @pytest.mark.slow
 def test_training_anew_removes_a_calibration_that_no_longer_belongs(copy: Path) -> None:
-    training.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
+    calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
     text = (copy / "model.yaml").read_text()
     (copy / "model.yaml").write_text(text.replace("epochs: 2", "epochs: 1"))
     training.train(copy)
@@ -172,13 +172,13 @@ def test_training_anew_removes_a_calibration_that_no_longer_belongs(copy: Path) 
 
 def test_a_damaged_calibration_does_not_keep_a_bundle_from_being_calibrated(copy: Path) -> None:
     (copy / "calibration.json").write_text("damaged")
-    training.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
+    calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
     assert read_calibration(copy, read_manifest(copy).files["weights.safetensors"]) is not None
 
 
 @pytest.mark.slow
 def test_an_evaluation_compares_with_the_baselines_and_writes_the_card(copy: Path, tmp_path: Path) -> None:
-    training.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, alpha=0.4)
+    calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, alpha=0.4)
     result = evaluation.evaluate(copy, tmp_path / "table.json", normal=4, rounds=1)
     assert json.loads((tmp_path / "table.json").read_text()) == result
     assert result["n"] == 20
