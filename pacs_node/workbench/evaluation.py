@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from pacs_node.analysis import bundle as bundles
@@ -27,13 +26,13 @@ from pacs_node.autoencoder.baselines import BASELINES, baseline_score
 from pacs_node.errors import InputError
 from pacs_node.phantoms import LESIONS
 from pacs_node.workbench import material, metrics
+from pacs_node.workbench.map_metrics import is_hit
 from pacs_node.workbench.material import Planted, Report
 
 FAMILIES = tuple(LESIONS)
 CONTRASTS = (1.5, 3.0)
 SIZES = (0.015, 0.05)
 SET = "held-out phantoms"
-_NEAR = 3  # pixels of the analysis grid by which the hottest place may miss a lesion's edge
 
 Heat = Callable[[Planted], NDArray[np.float32]]
 
@@ -124,14 +123,6 @@ def _add_pixels(row: _Row, heat: Tensor, planted: Planted) -> None:
     held = lesion.any((1, 2))
     row.pixel_ap[case] = metrics.average_precision(values[held][inside[held]], lesion[held][inside[held]])
     row.hit[case] = is_hit(values, lesion)
-
-
-def is_hit(heat: NDArray[np.float32], lesion: NDArray[np.bool_]) -> bool:
-    """Tell whether the hottest place, the maximum of the map averaged over 5 × 5 pixels, lies in the lesion or within 3 pixels of its edge."""
-    smooth = ndimage.uniform_filter(heat, size=(0, 5, 5))
-    where = np.unravel_index(int(smooth.argmax()), smooth.shape)
-    near = ndimage.binary_dilation(lesion[where[0]], iterations=_NEAR)
-    return bool(near[where[1], where[2]])
 
 
 def _table(bundle: Bundle, wanted: list[Case], rows: dict[str, _Row], flagged: list[bool]) -> dict[str, Any]:
