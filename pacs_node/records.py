@@ -11,7 +11,7 @@ Coordinates are those of DICOM's patient system (LPS, millimetres, PS3.3 C.7.6.2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -264,6 +264,17 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Hottest:
+    """Where the map of one slice is hottest, and why; ``row`` and ``column`` are pixels of the analysis grid."""
+
+    index: int  # of the slice
+    row: int
+    column: int
+    z: float  # of the fused map at that pixel
+    contributions: Mapping[str, float]  # what each pixel map adds to ``z``; they add up to it
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What a pipeline says about one series.
 
@@ -290,6 +301,8 @@ class Finding:
     window: tuple[float, float]  # usual display window: centre, width in the volume's unit
     remarks: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()  # one per slice, also where there is no plane; empty where only the planes say it
+    contributions: Mapping[str, float] = field(default_factory=dict)  # what each part adds to the score; they add up to it
+    hottest: tuple[Hottest, ...] = ()  # one for each of ``top_slices``
 
 
 # --- results -----------------------------------------------------------------------------------------------------------

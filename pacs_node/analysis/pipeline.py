@@ -20,9 +20,9 @@ from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.modalities import READERS
 from pacs_node.analysis.statement import Statement, state
 from pacs_node.analysis.strata import stratum_of
-from pacs_node.autoencoder import calibration, scoring
+from pacs_node.autoencoder import calibration, explanation, scoring
 from pacs_node.errors import OutOfScope
-from pacs_node.records import Finding, Volume
+from pacs_node.records import Finding, Hottest, Volume
 
 Beat = Callable[[float], None]
 
@@ -118,7 +118,15 @@ def _finding(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: sco
         window=bundle.manifest.window,
         remarks=(*volume.remarks, *said.remarks),
         places=prepared.resampled.places,
+        contributions=explanation.study_contributions(scores, bundle.normals, bundle.manifest.scoring.fusion),
+        hottest=_hottest(bundle, prepared, seen, scores, top.tolist()),
     )
+
+
+def _hottest(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: scoring.Scores, top: Sequence[int]) -> tuple[Hottest, ...]:
+    foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
+    found = explanation.hottest(prepared.x, seen, foreground, scores, bundle.normals, fusion, prepared.stratum, top)
+    return tuple(Hottest(one.index, one.row, one.column, one.z, one.parts) for one in found)
 
 
 def _heat(z: NDArray[np.float32], foreground: NDArray[np.bool_], pixel_tail: tuple[float, ...] | None) -> NDArray[np.float32]:

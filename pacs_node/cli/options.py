@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +55,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console.print(table)
+
+
+def print_why(summary: Mapping[str, Any], of: str = "") -> None:
+    """Print what the parts add to a score, where the summary of a finding says it."""
+    from pacs_node.workbench import why
+
+    if rows := why.part_rows(summary):
+        print_table(f"Why this score{of}", why.PART_COLUMNS, rows, "")
+        print_table(f"Where it is hottest{of}", why.PLACE_COLUMNS, why.place_rows(summary), "nowhere")
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, settings_of
+from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, print_why, settings_of
 
 
 def register(app: typer.Typer) -> None:
@@ -54,5 +54,7 @@ def analyse(
     else:
         table = [[row["series"], row.get("score"), row.get("verdict") or row.get("reason"), row.get("slices"), row.get("folder")] for row in rows]
         print_table("Findings (research use)", ["series", "score", "verdict or reason", "slices", "objects and pictures"], table, "no series was found")
+        for row in rows:
+            print_why(row, f" of {row['series']}")
     if all("score" not in row for row in rows):
         raise typer.Exit(1)

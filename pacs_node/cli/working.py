@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, settings_of
+from pacs_node.cli.options import AsJson, ConfigFile, print_json, print_table, print_why, settings_of
 
 
 def register(app: typer.Typer) -> None:
@@ -84,7 +84,10 @@ def job(job_id: Annotated[int, typer.Argument(help="Number of the job.")], confi
     if as_json:
         print_json(page)
         return
-    print_table(f"Job {job_id}", ["", ""], [[name, value] for name, value in page["facts"].items()], "")
+    found = page["facts"].pop("finding")
+    facts = {**page["facts"], **{name: value for name, value in found.items() if name not in ("contributions", "hottest")}}
+    print_table(f"Job {job_id}", ["", ""], [[name, value] for name, value in facts.items()], "")
+    print_why(found)
     columns = ["kind", "sop_uid", "destination", "state", "attempts", "status", "message"]
     print_table("Objects", columns, [[row.get(name) for name in columns] for row in page["objects"]], "none")
 

@@ -35,7 +35,7 @@ from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
 from pacs_node.monitoring.logs import study_tag
-from pacs_node.records import Finding, Notice, NoticeStatus, PriorReport, Run
+from pacs_node.records import Finding, Hottest, Notice, NoticeStatus, PriorReport, Run
 
 
 class Engine(Protocol):
@@ -248,11 +248,18 @@ def summary(finding: Finding) -> dict[str, object]:
         "threshold": finding.calibration.threshold if finding.calibration else None,
         "population": finding.calibration.population.value if finding.calibration else None,
         "parts": {name: round(value, 6) for name, value in finding.parts.items()},
+        "contributions": {name: round(value, 6) for name, value in finding.contributions.items()},
+        "hottest": [_hottest(one) for one in finding.hottest],
         "slices": len(finding.volume.frames),
         "top_slices": list(finding.top_slices),
         "bundle": f"{finding.algorithm.name} {finding.algorithm.version}",
         "remarks": list(finding.remarks),
     }
+
+
+def _hottest(one: Hottest) -> dict[str, object]:
+    shares = {name: round(value, 4) for name, value in one.contributions.items()}
+    return {"slice": one.index, "row": one.row, "column": one.column, "z": round(one.z, 4), "contributions": shares}
 
 
 # --- when it goes wrong --------------------------------------------------------------------------------------------------

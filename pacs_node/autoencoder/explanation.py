@@ -1,0 +1,98 @@
+"""Why a score is what it is: what each part adds to it, so that the parts' shares sum up to the score.
+
+::
+
+    study parts  ─┐
+    usual values ─┴─► score of every subset of parts ─► Shapley value of each part      Σ = score
+    z maps at the hottest place of a slice ───────────► the same, of the fused z there   Σ = fused z
+
+For a weighted sum the Shapley value is the weighted, standardised part itself; for any other fusion it is the only attribution that is
+symmetric, gives nothing to a part without influence, and adds up (Shapley 1953). All numbers are dimensionless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from math import factorial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pacs_node.autoencoder.scoring import PARTS, Fusion, Normals, Scores, Seen, Stratum, evidence, fuse, standardise, study_score
+
+BASE = "usual"  # what the score is where every part has its usual value; 0 for standardised parts, and then left out
+MOST_PARTS = 14  # 2^14 scores are computed in about a second
+_SMOOTH = 5  # the hottest place is that of the map averaged over so many pixels an edge: one pixel is noise
+
+
+def shapley(score: Callable[[Tensor], float], values: Tensor, usual: Tensor) -> list[float]:
+    """Return what each of the ``values`` (n) adds to ``score(values)`` compared with ``score(usual)``: exact, from all 2^n subsets.
+
+    The n numbers sum up to ``score(values) - score(usual)``. Raises `ValueError` for more than `MOST_PARTS` values.
+    """
+    count = len(values)
+    if count > MOST_PARTS:
+        raise ValueError(f"{count} parts have too many subsets: {MOST_PARTS} at most")
+    present = [[bool(subset >> part & 1) for part in range(count)] for subset in range(2**count)]
+    scores = [score(torch.where(torch.tensor(chosen, dtype=torch.bool), values, usual)) for chosen in present]
+    weights = [factorial(size) * factorial(count - size - 1) / factorial(count) for size in range(count)]
+    return [
+        sum(weights[sum(chosen)] * (scores[subset | 1 << part] - scores[subset]) for subset, chosen in enumerate(present) if not chosen[part])
+        for part in range(count)
+    ]
+
+
+def contributions(score: Callable[[Tensor], float], parts: Mapping[str, float], usual: Tensor) -> dict[str, float]:
+    """Return what each named part adds to the score of all of them; the numbers sum up to that score.
+
+    ``score`` is a pure function of the parts' values (n); ``usual`` (n) what they are in healthy studies. `BASE` is among the names where
+    the score of ``usual`` is not zero.
+    """
+    values = torch.tensor(list(parts.values()))
+    shares = dict(zip(parts, shapley(score, values, usual.to(values)), strict=True))
+    base = score(usual.to(values))
+    return shares if base == 0 else {BASE: base, **shares}
+
+
+def study_contributions(scores: Scores, normals: Normals, fusion: Fusion) -> dict[str, float]:
+    """Return what each study part adds to the study's score, compared with its mean over healthy studies."""
+    return contributions(lambda parts: study_score(parts, normals, fusion.study), scores.parts, normals.study_mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """The hottest place of one slice: its pixel on the analysis grid, the fused ``z`` there, and what each map adds to it."""
+
+    index: int
+    row: int
+    column: int
+    z: float
+    parts: Mapping[str, float]
+
+
+def hottest(x: Tensor, seen: Seen, foreground: Tensor, scores: Scores, normals: Normals, fusion: Fusion, stratum: Stratum, slices: Sequence[int]) -> list[Hot]:
+    """Say for each of the chosen ``slices`` where its map is hottest, and which pixel maps make it so; the arguments are those of `judge`."""
+    chosen = list(slices)
+    some = type(seen)(**{field.name: getattr(seen, field.name)[chosen] for field in fields(seen)})
+    maps = evidence(x[chosen], some, foreground[chosen], normals.low_mean, normals.low_axes, centred=fusion.centred)
+    z = standardise(maps, foreground[chosen], _of_slices(normals, stratum, len(x), chosen), Stratum())
+    smooth = F.avg_pool2d(scores.z[chosen][:, None], _SMOOTH, stride=1, padding=_SMOOTH // 2)[:, 0].masked_fill(~foreground[chosen], -torch.inf)
+    found = []
+    for position, index in enumerate(chosen):
+        row, column = divmod(int(smooth[position].argmax()), x.shape[-1])
+        values = z[:, position, row, column]
+        parts = contributions(lambda part: float(fuse(part[:, None, None, None], fusion.pixel)), _named(values), torch.zeros(len(values)))
+        found.append(Hot(index, row, column, float(scores.z[index, row, column]), parts))
+    return found
+
+
+def _named(values: Tensor) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(PARTS, values, strict=True)}
+
+
+def _of_slices(normals: Normals, stratum: Stratum, slices: int, chosen: list[int]) -> Normals:
+    """Return the statistics with one bin for each of the chosen slices, in their order: those slices are then a series of their own."""
+    which = stratum.bins(slices, normals.mean.shape[1])[chosen]
+    return replace(normals, mean=normals.mean[:, which], spread=normals.spread[:, which])
