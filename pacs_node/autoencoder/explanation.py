@@ -13,7 +13,7 @@ symmetric, gives nothing to a part without influence, and adds up (Shapley 1953)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import factorial
 
 import torch
@@ -77,7 +77,7 @@ def hottest(x: Tensor, seen: Seen, foreground: Tensor, scores: Scores, normals: 
     chosen = list(slices)
     some = type(seen)(**{field.name: getattr(seen, field.name)[chosen] for field in fields(seen)})
     maps = evidence(x[chosen], some, foreground[chosen], normals.low_mean, normals.low_axes, centred=fusion.centred)
-    z = standardise(maps, foreground[chosen], _of_slices(normals, stratum, len(x), chosen), Stratum())
+    z = standardise(maps, foreground[chosen], normals, stratum.bins(len(x), normals.mean.shape[1])[chosen])
     smooth = F.avg_pool2d(scores.z[chosen][:, None], _SMOOTH, stride=1, padding=_SMOOTH // 2)[:, 0].masked_fill(~foreground[chosen], -torch.inf)
     found = []
     for position, index in enumerate(chosen):
@@ -90,9 +90,3 @@ def hottest(x: Tensor, seen: Seen, foreground: Tensor, scores: Scores, normals: 
 
 def _named(values: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in zip(PARTS, values, strict=True)}
-
-
-def _of_slices(normals: Normals, stratum: Stratum, slices: int, chosen: list[int]) -> Normals:
-    """Return the statistics with one bin for each of the chosen slices, in their order: those slices are then a series of their own."""
-    which = stratum.bins(slices, normals.mean.shape[1])[chosen]
-    return replace(normals, mean=normals.mean[:, which], spread=normals.spread[:, which])
