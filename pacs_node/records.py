@@ -194,6 +194,16 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a series comes from, as its header says it and `analysis.origin` normalises it; "" where it does not."""
+
+    region: str = ""  # Body Part Examined (0018,0015)
+    manufacturer: str = ""
+    model: str = ""
+    station: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Volume:
     """The pixels of one series in physical units, in geometric order.
 
@@ -210,6 +220,7 @@ class Volume:
     synthetic: bool = False  # Synthetic Data (0008,001C) is YES
     remarks: tuple[str, ...] = ()  # what was skipped or noticed on the way, for people
     weighting: str = ""  # of MR: T1, T2, FLAIR, DWI, other, unknown
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +263,7 @@ class Calibration:
     threshold: float  # in units of the study score
     false_positive_rate: float  # promised, with 95 % confidence
     made_on: date
+    scanner: str = ""  # the one whose studies alone are counted here, in words; "": all scanners together
 
 
 class Verdict(StrEnum):

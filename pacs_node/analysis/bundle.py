@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pacs_node.analysis.calibration_file import CalibrationFile, read_calibration
 from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
-from pacs_node.analysis.statement import CalibrationFile, read_calibration
 from pacs_node.autoencoder.baselines import Baselines
 from pacs_node.autoencoder.network import Network
 from pacs_node.autoencoder.scoring import Normals

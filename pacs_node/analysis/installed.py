@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 MODEL = "model.yaml"  # makes a folder a bundle
+CALIBRATION = "calibration.json"
 
 
 def available(folder: Path) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pacs_node.analysis.grid import Grid
+from pacs_node.analysis.installed import CALIBRATION as CALIBRATION
 from pacs_node.analysis.installed import MODEL
 from pacs_node.autoencoder.corruption import CORRUPTIONS, Augmentation
 from pacs_node.autoencoder.fitting import Schedule
@@ -23,7 +24,7 @@ from pacs_node.autoencoder.scoring import Fusion
 from pacs_node.errors import BundleError
 
 FORMAT = 1
-WEIGHTS, BASELINES, CALIBRATION, CARD = "weights.safetensors", "baselines.npz", "calibration.json", "CARD.md"
+WEIGHTS, BASELINES, CARD = "weights.safetensors", "baselines.npz", "CARD.md"
 
 Range = tuple[float, float]
 

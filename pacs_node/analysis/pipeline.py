@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pacs_node.analysis.grid import Resampled, foreground_of, resample
 from pacs_node.analysis.intensity import SCALINGS
 from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.modalities import READERS
+from pacs_node.analysis.origin import origin_in
 from pacs_node.analysis.statement import Statement, state
 from pacs_node.analysis.strata import stratum_of
 from pacs_node.autoencoder import calibration, explanation, scoring
@@ -48,7 +49,7 @@ def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda f
     reader = READERS.get(manifest.modality)
     if reader is None:
         raise OutOfScope(f"this version reads {', '.join(READERS)}, the model {manifest.name} judges {manifest.modality}")
-    return reader(files, beat)
+    return replace(reader(files, beat), origin=origin_in(files))
 
 
 def prepare(volume: Volume, manifest: Manifest) -> Prepared:
@@ -87,7 +88,7 @@ def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat:
     foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
     scores = scoring.judge(prepared.x, seen, foreground, bundle.normals, fusion, prepared.stratum)
     beat(0.95)
-    said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today)
+    said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today, origin=volume.origin)
     finding = _finding(bundle, prepared, seen, scores, said)
     beat(1.0)
     return finding

@@ -1,4 +1,4 @@
-"""``calibration.json`` and the only place where a score becomes a verdict.
+"""The only place where a score becomes a verdict.
 
 Percentile, p-value and verdict are given by a calibration on the studies that the verdict is about: ``site`` for patients,
 ``synthetic`` for synthetic studies. Everything else is *uncalibrated*, with the reason.
@@ -7,65 +7,15 @@ Percentile, p-value and verdict are given by a calibration on the studies that t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
-from typing import Literal
+from datetime import date, timedelta
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from pacs_node.analysis.manifest import CALIBRATION
+from pacs_node.analysis.calibration_file import CalibrationFile
+from pacs_node.analysis.origin import words
 from pacs_node.autoencoder import calibration as arithmetic
-from pacs_node.errors import BundleError
-from pacs_node.records import Calibration, Population, Verdict
+from pacs_node.records import Calibration, Origin, Population, Verdict
 
-TAIL_LEVELS = round(arithmetic.TAIL_END / arithmetic.TAIL_STEP) + 1
 WARN_AFTER_DAYS = 60
 STOP_AFTER_DAYS = 90
-
-
-class CalibrationFile(BaseModel):
-    """The content of ``calibration.json``.
-
-    ``scores`` are the study scores in ascending order; ``threshold`` is None where they are too few for ``alpha``; ``pixel_tail`` the z
-    values at -log10 p = 0, 0.1 … 4; ``newest_study`` the date of the latest study (site only); ``weights_sha256`` the weights judged with.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    population: Population
-    studies: int = Field(ge=1)
-    alpha: float = Field(gt=0, lt=1)
-    confidence: float = Field(gt=0, lt=1)
-    threshold: float | None
-    made_on: date
-    newest_study: date | None = None
-    weights_sha256: str
-    scores: tuple[float, ...]
-    pixel_tail: tuple[float, ...]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> CalibrationFile:
-        if len(self.scores) != self.studies or list(self.scores) != sorted(self.scores):
-            raise ValueError("scores must hold one number a study, in ascending order")
-        if len(self.pixel_tail) != TAIL_LEVELS or list(self.pixel_tail) != sorted(self.pixel_tail):
-            raise ValueError(f"pixel_tail must hold {TAIL_LEVELS} rising numbers")
-        return self
-
-
-def read_calibration(folder: Path, weights_sha256: str) -> CalibrationFile | None:
-    """Read a bundle's calibration, None where there is none; raises `BundleError` where it is damaged or of other weights."""
-    path = folder / CALIBRATION
-    if not path.is_file():
-        return None
-    try:
-        found = CalibrationFile.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
-        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise BundleError(folder, f"{CALIBRATION} is damaged ({fault}): calibrate again with `pacs-node calibrate`, or remove it") from error
-    if found.weights_sha256 != weights_sha256:
-        raise BundleError(folder, f"{CALIBRATION} was made with other weights: calibrate again with `pacs-node calibrate`, or remove it")
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +30,41 @@ class Statement:
     remarks: tuple[str, ...] = ()
 
 
-def state(score: float, found: CalibrationFile | None, *, synthetic: bool, today: date) -> Statement:
-    """Say what ``score`` means for a study that is ``synthetic`` or a patient's, on the day ``today``."""
+@dataclass(frozen=True, slots=True)
+class _Yardstick:
+    """What a study is judged by: the scores of its own region and scanner, named by ``scanner``, or of all (``""``)."""
+
+    scores: tuple[float, ...]
+    threshold: float
+    scanner: str = ""
+    remark: str = ""
+
+
+def state(score: float, found: CalibrationFile | None, *, synthetic: bool, today: date, origin: Origin = Origin()) -> Statement:
+    """Say what ``score`` means for a study that is ``synthetic`` or a patient's, on the day ``today``, from the scanner ``origin``."""
     reason = _why_not(found, synthetic, today)
     if found is None or found.threshold is None or reason:
         return Statement(Verdict.UNCALIBRATED, remarks=(f"uncalibrated: {reason}",))
+    by = _yardstick(found, found.threshold, origin)
     return Statement(
-        verdict=Verdict.ABOVE if score > found.threshold else Verdict.NOT_ABOVE,
-        calibration=Calibration(found.population, found.studies, found.threshold, found.alpha, found.made_on),
-        percentile=arithmetic.percentile(score, found.scores),
-        p_value=arithmetic.conformal_p(score, found.scores),
+        verdict=Verdict.ABOVE if score > by.threshold else Verdict.NOT_ABOVE,
+        calibration=Calibration(found.population, len(by.scores), by.threshold, found.alpha, found.made_on, by.scanner),
+        percentile=arithmetic.percentile(score, by.scores),
+        p_value=arithmetic.conformal_p(score, by.scores),
         pixel_tail=found.pixel_tail,
-        remarks=_ageing(found, today),
+        remarks=tuple(remark for remark in (by.remark, ageing(found, today)) if remark),
     )
+
+
+def _yardstick(found: CalibrationFile, threshold: float, origin: Origin) -> _Yardstick:
+    """Choose the study's own bin if that alone can promise the rate, else all studies together, and say so."""
+    if not found.bins:
+        return _Yardstick(found.scores, threshold)
+    own = next((one for one in found.bins if one.origin == origin), None)
+    if own is not None and own.threshold is not None:
+        return _Yardstick(own.scores, own.threshold, words(origin))
+    count = f"{len(own.scores)} of them are" if own is not None else "none of them is"
+    return _Yardstick(found.scores, threshold, remark=f"judged by the calibration studies of all scanners together: {count} of this scanner and body region")
 
 
 def _why_not(found: CalibrationFile | None, synthetic: bool, today: date) -> str:
@@ -106,16 +78,25 @@ def _why_not(found: CalibrationFile | None, synthetic: bool, today: date) -> str
             f"{found.studies} calibration studies cannot promise a false-positive rate of {found.alpha:g}, at least "
             f"{arithmetic.studies_needed(found.alpha, found.confidence)} are needed"
         )
-    if _age(found, today) > STOP_AFTER_DAYS:
-        return f"the newest calibration study is {_age(found, today)} days old, more than {STOP_AFTER_DAYS}: calibrate again"
-    return ""
+    return ageing(found, today) if age(found, today) > STOP_AFTER_DAYS else ""
 
 
-def _age(found: CalibrationFile, today: date) -> int:
-    """Days since the newest study; a synthetic calibration does not age."""
+def age(found: CalibrationFile, today: date) -> int:
+    """Return the days since the newest study; a calibration that is not of a site does not age: 0."""
     return 0 if found.population is not Population.SITE else (today - (found.newest_study or found.made_on)).days
 
 
-def _ageing(found: CalibrationFile, today: date) -> tuple[str, ...]:
-    age = _age(found, today)
-    return (f"the newest calibration study is {age} days old: calibrate again before day {STOP_AFTER_DAYS}",) if age >= WARN_AFTER_DAYS else ()
+def ageing(found: CalibrationFile, today: date) -> str:
+    """Say that a calibration will soon be too old, or is; "" while it is young."""
+    days = age(found, today)
+    if days > STOP_AFTER_DAYS:
+        return f"the newest calibration study is {days} days old, more than {STOP_AFTER_DAYS}: calibrate again"
+    return f"the newest calibration study is {days} days old: calibrate again before day {STOP_AFTER_DAYS}" if days >= WARN_AFTER_DAYS else ""
+
+
+def lifetime(found: CalibrationFile) -> str:
+    """Say until when a calibration gives verdicts; "" where it does not age."""
+    if found.population is not Population.SITE:
+        return ""
+    newest = found.newest_study or found.made_on
+    return f"newest study of {newest}: warns from {newest + timedelta(WARN_AFTER_DAYS)}, gives no verdicts after {newest + timedelta(STOP_AFTER_DAYS)}"

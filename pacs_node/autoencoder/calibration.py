@@ -63,6 +63,26 @@ def threshold(calibration: Sequence[float], alpha: float, confidence: float = CO
     return None if rank is None else sorted(calibration)[rank - 1]
 
 
+_LEAST_FOR_A_FENCE = 20  # scores; of fewer nobody can say which one does not belong
+_EXPECTED_BEYOND = 0.1  # scores that a clean set would have beyond the fence
+_LONG_TAIL = 7.0  # upper tail in units of the lower quarter: 2.4 of a normal, 3.8 of a Gumbel distribution
+
+
+def suspect_beyond(scores: Sequence[float]) -> float:
+    """Return the score beyond which the others suggest no score: what lies there may not belong into a calibration. Infinite where they cannot tell.
+
+    Beyond the median, scores of one kind of study fall off like an exponential or faster. Its step is read from the quarter above the
+    median, unless the upper tail as a whole is uncommonly long: then a part of the set is of another kind, which has widened that quarter too,
+    and the quarter below the median is asked. Finds single strangers, and groups up to about a fifth of the set, that lie well apart.
+    """
+    if len(scores) < _LEAST_FOR_A_FENCE:
+        return math.inf
+    low, middle, high, end = (float(value) for value in np.quantile(np.asarray(scores), [0.25, 0.5, 0.75, 0.95]))
+    below, above = (middle - low) / math.log(2), (high - middle) / math.log(2)
+    step = below if end - middle > _LONG_TAIL * (middle - low) else min(above, 2 * below)
+    return middle + step * math.log(0.5 * len(scores) / _EXPECTED_BEYOND) if step > 0 else math.inf
+
+
 class PixelTail:
     """Counts healthy pixels by their z value, in bounded memory, and tabulates how rare each value is."""
 

@@ -65,20 +65,24 @@ def calibrate(
     population: Annotated[Population, typer.Option("--population", help="Whose studies these are; only site gives verdicts on patients.")],
     data: DataOption = None,
     alpha: Annotated[float, typer.Option("--alpha", min=0.001, max=0.5, help="Promised false-positive rate; 0.05 needs 59 studies, 0.01 needs 299.")] = 0.05,
+    unusual: Annotated[float, typer.Option("--unusual", min=0, max=0.9, help="Share of routine studies that may truly be unusual: drift begins beyond.")] = 0.2,
 ) -> None:
-    """Score normal studies that the bundle was not trained on, and write calibration.json.
+    """Score normal studies that the bundle was not trained on, and write calibration.json. Each patient counts once.
 
     Example: pacs-node calibrate --bundle models/ct-head --data /data/more-normal-heads --population site
     """
     from pacs_node.workbench import calibrating
 
+    promise = calibrating.Promise(alpha, unusual)
     with _bars() as report:
-        done = calibrating.calibrate(bundle, data or [], population, today=datetime.now(UTC).date(), alpha=alpha, report=report)
+        done = calibrating.calibrate(bundle, data or [], population, today=datetime.now(UTC).date(), promise=promise, report=report)
     _print_refused(done.refused)
     if done.threshold is None:
         typer.echo(f"{bundle}: {done.studies} studies are too few for a threshold, at least {done.needed} are needed: results stay uncalibrated")
     else:
         typer.echo(f"{bundle}: calibrated on {done.studies} {population} studies, threshold {done.threshold:.3f}")
+    for line in calibrating.told(done):
+        typer.echo(line)
 
 
 def evaluate(

@@ -84,19 +84,24 @@ def score_line(finding: Finding) -> str:
     return text
 
 
+def studies_line(calibration: Calibration) -> str:
+    """Say how many studies a calibration counts, and whose: those of this scanner and body region alone, where it has enough of them."""
+    alone = ", this scanner and body region" if calibration.scanner else ""
+    return f"{calibration.studies} {POPULATIONS[calibration.population]}{alone}"
+
+
 def standing_line(finding: Finding) -> str:
     """Say where the score stands among the calibration studies, or that nothing is known about that here."""
     calibration = finding.calibration
     if calibration is None or finding.percentile is None or finding.p_value is None:
         return UNCALIBRATED_HERE
-    return f"percentile {number(finding.percentile)} of {calibration.studies} {POPULATIONS[calibration.population]}, p = {number(finding.p_value)}"
+    return f"percentile {number(finding.percentile)} of {studies_line(calibration)}, p = {number(finding.p_value)}"
 
 
 def calibration_line(calibration: Calibration) -> str:
     """Say on what a calibration rests."""
-    population = POPULATIONS[calibration.population]
     rate = number(100 * calibration.false_positive_rate)
-    return f"{calibration.studies} {population}, {calibration.made_on.isoformat()}, at most {rate} % false alarms (95 % confidence)"
+    return f"{studies_line(calibration)}, {calibration.made_on.isoformat()}, at most {rate} % false alarms (95 % confidence)"
 
 
 def completeness_line(run: Run) -> str:

@@ -1,39 +1,93 @@
-"""``pacs-node calibrate``: from normal studies that the bundle was not trained on to ``calibration.json``."""
+"""``pacs-node calibrate``: from normal studies that the bundle was not trained on to ``calibration.json``.
+
+The promise of a threshold holds for units that are exchangeable: each patient counts once, whatever the number of studies.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from pacs_node.analysis import bundle as bundles
+from pacs_node.analysis.bundle import Bundle
+from pacs_node.analysis.calibration_file import UNUSUAL, Bin, CalibrationFile, NamedScore, described
 from pacs_node.analysis.manifest import CALIBRATION, WEIGHTS, Manifest, sha256
+from pacs_node.analysis.origin import is_known
 from pacs_node.analysis.pipeline import prepare, read_series
-from pacs_node.analysis.statement import CalibrationFile
 from pacs_node.autoencoder import calibration as arithmetic
 from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
 from pacs_node.errors import InputError, NotAnalysable
-from pacs_node.records import Population
+from pacs_node.records import Origin, Population, Volume
 from pacs_node.workbench import material
-from pacs_node.workbench.material import Report
+from pacs_node.workbench.material import Report, SeriesFiles
 
 ALPHA = 0.05
+LARGEST = 5  # scores that are always named, so that a person can look
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What a calibration is to say: the false-positive rate ``alpha``, and which share of routine studies may truly be ``unusual``."""
+
+    alpha: float = ALPHA
+    unusual: float = UNUSUAL
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What a calibration run did."""
+    """What a calibration run did: the file that it wrote, the series refused with the reason, and the studies needed for the promise.
 
-    studies: int
+    ``nameless``: studies that name no patient, each counted as one of its own.
+    """
+
+    found: CalibrationFile
     refused: tuple[str, ...]
-    threshold: float | None
     needed: int
+    nameless: int
+
+    @property
+    def studies(self) -> int:
+        """How many studies count."""
+        return self.found.studies
+
+    @property
+    def threshold(self) -> float | None:
+        """The score above which a study is flagged, None with too few studies."""
+        return self.found.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One study that counts: its score, its name for people, the scanner and the day that it comes from."""
+
+    score: float
+    name: str
+    origin: Origin
+    made: date | None = None
+
+
+@dataclass
+class _Tally:
+    """What is found on the way: refused series with the reason, further studies of patients that count already, studies that name none."""
+
+    refused: list[str] = field(default_factory=list)
+    repeats: int = 0
+    nameless: int = 0
 
 
 def calibrate(
-    bundle_dir: Path, data: Sequence[Path], population: Population, *, today: date, alpha: float = ALPHA, report: Report = lambda what, fraction: None
+    bundle_dir: Path,
+    data: Sequence[Path],
+    population: Population,
+    *,
+    today: date,
+    promise: Promise = Promise(),
+    report: Report = lambda what, fraction: None,
 ) -> Calibrated:
     """Score normal studies and write ``calibration.json``.
 
@@ -41,28 +95,58 @@ def calibrate(
     made from seeds of their own. Raises `InputError` where the studies do not belong to ``population`` or none is usable.
     """
     bundle = bundles.load(_without_calibration(bundle_dir))
-    examples, newest, refused = _calibration_studies(bundle.manifest, data, population, report)
-    tail = arithmetic.PixelTail()
-    scores = []
-    for done, one in enumerate(examples, start=1):
-        judged = scoring.judge(one.x, scoring.look(bundle.network, one.x), one.foreground, bundle.normals, bundle.manifest.scoring.fusion, one.stratum)
-        tail.add(judged.z[one.foreground].numpy())
-        scores.append(round(judged.study, 6))
-        report("scoring studies", done / len(examples))
+    tail, tally = arithmetic.PixelTail(), _Tally()
+    scored = list(_scored(bundle, data, population, tail, tally, report))
+    if not scored:
+        raise InputError(f"none of the {len(tally.refused)} studies given is within the bundle's scope: {tally.refused[0]}")
+    scores = sorted(one.score for one in scored)
+    largest = sorted(scored, key=lambda one: -one.score)
+    suspects = sum(score > arithmetic.suspect_beyond(scores) for score in scores)
+    dates = [one.made for one in scored if one.made is not None]
     found = CalibrationFile(
         population=population,
         studies=len(scores),
-        alpha=alpha,
+        alpha=promise.alpha,
         confidence=arithmetic.CONFIDENCE,
-        threshold=arithmetic.threshold(scores, alpha),
+        threshold=arithmetic.threshold(scores, promise.alpha),
         made_on=today,
-        newest_study=newest,
+        newest_study=max(dates) if dates and population is Population.SITE else None,
         weights_sha256=sha256(bundle_dir / WEIGHTS),
-        scores=tuple(sorted(scores)),
+        scores=tuple(scores),
         pixel_tail=_table(tail, bundle_dir),
+        repeats=tally.repeats,
+        bins=bins_of(scored, promise.alpha),
+        largest=tuple(NamedScore(study=one.name, score=one.score) for one in largest[: max(LARGEST, suspects)]),
+        suspects=suspects,
+        unusual=promise.unusual,
     )
     (bundle_dir / CALIBRATION).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return Calibrated(len(scores), tuple(refused), found.threshold, arithmetic.studies_needed(alpha))
+    return Calibrated(found, tuple(tally.refused), arithmetic.studies_needed(promise.alpha), tally.nameless)
+
+
+def told(done: Calibrated) -> tuple[str, ...]:
+    """Say what a person should know of a calibration beside its threshold."""
+    nameless = f"{done.nameless} studies name no patient and count each; where they are of fewer patients, the promise is weaker than it says"
+    return (*((nameless,) if done.nameless else ()), *described(done.found))
+
+
+def bins_of(scored: Sequence[Scored], alpha: float) -> tuple[Bin, ...]:
+    """Return the studies by region and scanner; those whose header names no scanner are in no bin."""
+    groups: dict[Origin, list[float]] = {}
+    for one in scored:
+        if is_known(one.origin):
+            groups.setdefault(one.origin, []).append(one.score)
+    return tuple(
+        Bin(
+            region=origin.region,
+            manufacturer=origin.manufacturer,
+            model=origin.model,
+            station=origin.station,
+            threshold=arithmetic.threshold(scores, alpha),
+            scores=tuple(sorted(scores)),
+        )
+        for origin, scores in sorted(groups.items(), key=lambda group: -len(group[1]))
+    )
 
 
 def _without_calibration(bundle_dir: Path) -> Path:
@@ -79,25 +163,62 @@ def _table(tail: arithmetic.PixelTail, bundle_dir: Path) -> tuple[float, ...]:
         raise InputError(f"the bundle {bundle_dir} cannot be calibrated: {error}") from error
 
 
-def _calibration_studies(manifest: Manifest, data: Sequence[Path], population: Population, report: Report) -> tuple[list[Example], date | None, list[str]]:
-    if not data:
-        part = manifest.recipe.phantoms
-        if population is not Population.SYNTHETIC or part is None:
-            raise InputError(f"a calibration on {population} studies needs --data: give folders of normal studies that the bundle was not trained on")
-        return list(material.phantoms(part, manifest, "calibrate", part.calibrate, report)), None, []
-    kept, refused = [], []
-    series = material.series_in(data, manifest.modality)
-    for done, one in enumerate(series, start=1):
+# --- the studies -----------------------------------------------------------------------------------------------------------
+
+
+def _scored(bundle: Bundle, data: Sequence[Path], population: Population, tail: arithmetic.PixelTail, tally: _Tally, report: Report) -> Iterator[Scored]:
+    """Score one study after the other: a site's hundreds need not be in memory at once."""
+    if data:
+        patients = patients_of(material.series_in(data, bundle.manifest.modality), tally)
+        for done, series in enumerate(patients, start=1):
+            one = _first_usable(bundle, series, population, tail, tally)
+            if one is not None:
+                yield one
+            report("scoring studies", done / len(patients))
+        return
+    part = bundle.manifest.recipe.phantoms
+    if population is not Population.SYNTHETIC or part is None:
+        raise InputError(f"a calibration on {population} studies needs --data: give folders of normal studies that the bundle was not trained on")
+    for index, example in enumerate(material.phantoms(part, bundle.manifest, "calibrate", part.calibrate, report)):
+        yield Scored(_score(bundle, example, tail), f"phantom of seed {material.SEEDS['calibrate'] + index}", Origin())
+
+
+def patients_of(series: Sequence[SeriesFiles], tally: _Tally) -> list[list[SeriesFiles]]:
+    """Group studies by patient, those of one patient in an order that depends on nothing but their UIDs.
+
+    The first usable one counts: neither the oldest nor the newest, which may be unlike the others. Studies that name no patient count each.
+    """
+    groups: dict[str, list[SeriesFiles]] = {}
+    for one in series:
+        named = bool(one.patient.partition("/")[2])
+        tally.nameless += not named
+        groups.setdefault(one.patient if named else f"study {one.study_uid}", []).append(one)
+    return [sorted(group, key=lambda one: hashlib.sha256(one.study_uid.encode()).digest()) for group in groups.values()]
+
+
+def _first_usable(bundle: Bundle, series: Sequence[SeriesFiles], population: Population, tail: arithmetic.PixelTail, tally: _Tally) -> Scored | None:
+    for index, one in enumerate(series):
         try:
-            volume = read_series(one.files, manifest)
-            if volume.synthetic != (population is Population.SYNTHETIC):
-                kind = "synthetic" if volume.synthetic else "a patient's"
-                raise InputError(f"the series {one.series_uid} is {kind} and cannot be part of a {population} calibration: sort the folders by population")
-            kept.append((one, material.example(prepare(volume, manifest))))
+            volume = _volume(one, bundle.manifest, population)
+            example = material.example(prepare(volume, bundle.manifest))
         except NotAnalysable as reason:
-            refused.append(f"{one.series_uid}: {reason}")
-        report("reading studies", done / len(series))
-    if not kept:
-        raise InputError(f"none of the {len(series)} studies given is within the bundle's scope: {refused[0]}")
-    dates = [one.study_date for one, _ in kept if one.study_date is not None]
-    return [example for _, example in kept], max(dates) if dates and population is Population.SITE else None, refused
+            tally.refused.append(f"{one.series_uid}: {reason}")
+            continue
+        tally.repeats += len(series) - index - 1
+        return Scored(_score(bundle, example, tail), one.study_uid, volume.origin, one.study_date)
+    return None
+
+
+def _volume(series: SeriesFiles, manifest: Manifest, population: Population) -> Volume:
+    volume = read_series(series.files, manifest)
+    if volume.synthetic != (population is Population.SYNTHETIC):
+        kind = "synthetic" if volume.synthetic else "a patient's"
+        raise InputError(f"the series {series.series_uid} is {kind} and cannot be part of a {population} calibration: sort the folders by population")
+    return volume
+
+
+def _score(bundle: Bundle, one: Example, tail: arithmetic.PixelTail) -> float:
+    """Score one study as the node would, and count its pixels."""
+    judged = scoring.judge(one.x, scoring.look(bundle.network, one.x), one.foreground, bundle.normals, bundle.manifest.scoring.fusion, one.stratum)
+    tail.add(judged.z[one.foreground].numpy())
+    return math.ceil(judged.study * 1e6) / 1e6  # never below the score itself: the same study seen again must not be above its own

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pacs_node.analysis.bundle import Bundle
+from pacs_node.analysis.calibration_file import described
 from pacs_node.analysis.manifest import CARD, Manifest, Scope
+from pacs_node.analysis.statement import lifetime
 from pacs_node.autoencoder import scoring
 from pacs_node.workbench import evaluation, material
 from pacs_node.workbench.evaluation import Case
@@ -154,6 +156,8 @@ def _calibration(bundle: Bundle, result: Table) -> list[str]:
         "",
         f"{found.studies} {found.population} studies, {threshold}, promised false-positive rate {100 * found.alpha:g} % with "
         f"{100 * found.confidence:g} % confidence; {100 * rate:.1f} % of the phantoms without a lesion above were flagged.",
+        "",
+        *(f"* {line[:1].upper()}{line[1:]}." for line in (lifetime(found), *described(found)) if line),
     ]
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from sqlalchemy import func, select, text
 
 from pacs_node import node, results
 from pacs_node.analysis.bundle import Bundle, load
+from pacs_node.analysis.calibration_file import CalibrationFile, described
 from pacs_node.analysis.installed import available
+from pacs_node.analysis.statement import age, ageing
 from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Settings, StowDestination
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
@@ -24,7 +26,7 @@ from pacs_node.errors import ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
 from pacs_node.journey.pressure import WORDS, pressure_of
 from pacs_node.reception.pressure import Pressure, measure
-from pacs_node.records import FALLBACKS
+from pacs_node.records import FALLBACKS, Population
 from pacs_node.routing import load as load_rules
 
 Line = tuple[str, str]  # ok | warning | fault, text
@@ -100,13 +102,29 @@ def _bundles(settings: Settings) -> Iterator[Line]:
             yield "fault", str(error)
         else:
             yield "ok", f"bundle {name} {bundle.algorithm.version}, {_calibration(bundle)}"
+            yield from _calibration_warnings(name, bundle.calibration)
 
 
 def _calibration(bundle: Bundle) -> str:
-    calibration = bundle.calibration
-    if calibration is None:
+    found = bundle.calibration
+    if found is None:
         return "not calibrated: scores without verdict"
-    return f"calibrated on {calibration.studies} {calibration.population.value} studies"
+    newest = f", the newest {age(found, _today())} days old" if found.population is Population.SITE else ""
+    return f"calibrated on {found.studies} {found.population.value} studies{newest}"
+
+
+def _calibration_warnings(name: str, found: CalibrationFile | None) -> Iterator[Line]:
+    """Say what a person should do about a calibration: it ages, and may hold studies that do not belong."""
+    if found is None:
+        return
+    if old := ageing(found, _today()):
+        yield "warning", f"bundle {name}: {old}"
+    if found.suspects:
+        yield "warning", f"bundle {name}: {described(found)[-1]}"
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
 
 
 def _disk(settings: Settings) -> Iterator[Line]:

@@ -11,8 +11,8 @@ from pydicom.dataset import Dataset
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis import geometry, pipeline
 from pacs_node.analysis.bundle import Bundle
+from pacs_node.analysis.calibration_file import TAIL_LEVELS, CalibrationFile
 from pacs_node.analysis.manifest import CALIBRATION, WEIGHTS, sha256
-from pacs_node.analysis.statement import TAIL_LEVELS, CalibrationFile
 from pacs_node.config import shipped
 from pacs_node.errors import NotAnalysable, OutOfScope
 from pacs_node.phantoms import LESIONS

@@ -1,7 +1,10 @@
 """From scores to statements: p-values, thresholds that keep their promise, the tail of pixels."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pacs_node.autoencoder import calibration
 
@@ -39,6 +42,52 @@ def test_the_promised_rate_is_kept_in_at_least_95_of_100_recalibrations(n: int) 
     assert rank is not None
     true_rates = 1 - np.sort(rng.random((4000, n)), axis=1)[:, rank - 1]  # of uniform scores
     assert np.mean(true_rates <= 0.05) >= 0.94  # 0.95 by design; 4000 trials scatter by 0.003
+
+
+ScoresOf = Callable[[np.random.Generator, int], NDArray[np.float64]]
+
+DISTRIBUTIONS: dict[str, ScoresOf] = {
+    "normal": lambda rng, n: rng.standard_normal(n),
+    "heavy tails": lambda rng, n: rng.standard_t(1.5, n),
+    "skewed": lambda rng, n: np.exp(2 * rng.standard_normal(n)),
+    "peaks of slices": lambda rng, n: rng.gumbel(size=n),
+    "ties": lambda rng, n: np.round(rng.standard_normal(n), 1),
+    "five values": lambda rng, n: rng.integers(0, 5, n).astype(float),
+    "one value": lambda rng, n: np.ones(n),
+    "half of them equal": lambda rng, n: np.maximum(rng.standard_normal(n), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
+def test_whatever_the_scores_look_like_the_promise_is_kept_in_183_of_200_recalibrations(name: str, alpha: float) -> None:
+    rng = np.random.default_rng(17)
+    held_out = np.sort(DISTRIBUTIONS[name](rng, 400_000))
+    for n in (calibration.studies_needed(alpha), 2 * calibration.studies_needed(alpha), 700):
+        thresholds = [calibration.threshold(DISTRIBUTIONS[name](rng, n).tolist(), alpha) for _ in range(200)]
+        rates = 1 - np.searchsorted(held_out, thresholds, side="right") / len(held_out)
+        assert np.sum(rates <= alpha) >= 183, (n, np.sum(rates <= alpha))
+
+
+def test_strangers_far_from_the_other_scores_are_suspect_one_or_many() -> None:
+    rng = np.random.default_rng(4)
+    clean = rng.gumbel(size=200)
+    for count in (1, 5, 20, 40):
+        mixed = [*clean[count:], *(12 + rng.gumbel(size=count))]
+        found = sum(score > calibration.suspect_beyond(mixed) for score in mixed)
+        assert found == pytest.approx(count, abs=max(1, 0.1 * count))
+
+
+@pytest.mark.parametrize("name", ["normal", "peaks of slices"])
+def test_clean_scores_are_seldom_suspect(name: str) -> None:
+    rng = np.random.default_rng(5)
+    sets = [DISTRIBUTIONS[name](rng, 200) for _ in range(300)]
+    assert np.mean([scores.max() > calibration.suspect_beyond(scores.tolist()) for scores in sets]) <= 0.06
+
+
+@pytest.mark.parametrize("scores", [[1.0, 2.0, 99.0], [1.0] * 100, [0.0] * 80 + [5.0] * 20], ids=["few", "equal", "mostly equal"])
+def test_where_the_others_suggest_nothing_nothing_is_suspect(scores: list[float]) -> None:
+    assert calibration.suspect_beyond(scores) == float("inf")
 
 
 def test_the_threshold_is_a_score_that_was_seen() -> None:

@@ -42,6 +42,12 @@ def test_a_calibration_is_told_with_size_date_and_promise():
     assert line == "87 studies of this site, 2026-03-01, at most 5 % false alarms (95 % confidence)"
 
 
+def test_a_calibration_on_this_scanner_alone_is_told(found):
+    alone = replace(CALIBRATION, scanner="ACME SCAN 3, station CT1, HEAD")
+    assert wording.calibration_line(alone).startswith("120 studies of this site, this scanner and body region, 2026-01-15, at most 10 %")
+    assert "Percentile 99.2 of 120 studies of this site, this scanner and body region, p = 0.0083." in wording.summary(replace(found, calibration=alone), RUN)
+
+
 def test_a_partial_study_is_called_partial(found):
     text = wording.summary(found, replace(RUN, partial=True, complete_reason="the deadline of 2 h passed"))
     assert "PARTIAL study: the deadline of 2 h passed" in text

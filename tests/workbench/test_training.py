@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from pacs_node.analysis import bundle as bundles
+from pacs_node.analysis.calibration_file import read_calibration
 from pacs_node.analysis.manifest import read_manifest
 from pacs_node.analysis.pipeline import analyse_volume
-from pacs_node.analysis.statement import read_calibration
 from pacs_node.cli import models
 from pacs_node.errors import BundleError, InputError
 from pacs_node.phantoms import PhantomSpec, make_study, make_volume
@@ -23,6 +23,7 @@ from pacs_node.workbench import calibrating, card, evaluation, material, metrics
 from tests.analysis.conftest import MODEL_YAML, ct_slice
 
 TODAY = date(2026, 6, 1)
+LAX = calibrating.Promise(alpha=0.4)  # a few studies are enough for it
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_the_seeds_of_the_four_uses_do_not_meet() -> None:
 def test_a_synthetic_calibration_gives_verdicts_on_phantoms_only_with_enough_studies(copy: Path) -> None:
     done = calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY)
     assert (done.studies, done.threshold, done.needed) == (7, None, 59)
-    done = calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, alpha=0.4)
+    done = calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, promise=LAX)
     assert done.threshold is not None
     loaded = bundles.load(copy)
     finding = analyse_volume(make_volume(PhantomSpec(region="head", seed=78, slices=6, rows=64)).volume, loaded, today=TODAY)
@@ -178,7 +179,7 @@ def test_a_damaged_calibration_does_not_keep_a_bundle_from_being_calibrated(copy
 
 @pytest.mark.slow
 def test_an_evaluation_compares_with_the_baselines_and_writes_the_card(copy: Path, tmp_path: Path) -> None:
-    calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, alpha=0.4)
+    calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, promise=LAX)
     result = evaluation.evaluate(copy, tmp_path / "table.json", normal=4, rounds=1)
     assert json.loads((tmp_path / "table.json").read_text()) == result
     assert result["n"] == 20
