@@ -28,12 +28,13 @@ from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
 from pacs_node.autoencoder.baselines import Baselines
 from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.reference import Reference
 from pacs_node.autoencoder.scoring import Normals
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import BundleError
 from pacs_node.records import Algorithm
 
-_NETWORK, _NORMALS = "network.", "normals."
+_NETWORK, _NORMALS, _REFERENCE = "network.", "normals.", "reference."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Bundle:
     baselines: Baselines
     calibration: CalibrationFile | None
     algorithm: Algorithm
+    reference: Reference | None = None  # of bundles that keep training slices for the report on the spot
 
     @property
     def name(self) -> str:
@@ -58,11 +60,10 @@ def load(folder: Path) -> Bundle:
     """Load and verify a bundle; raises `BundleError` naming the file at fault and the remedy."""
     manifest = read_manifest(folder)
     weights, baselines = (_verified(folder, manifest, name) for name in (WEIGHTS, BASELINES))
-    network, normals = _weights(folder, manifest, weights)
+    network, normals, reference = _weights(folder, manifest, weights)
     digests = {name: sha256(folder / name) for name in (MODEL, WEIGHTS, BASELINES)}
-    return Bundle(
-        folder, manifest, network, normals, _baselines(folder, baselines), read_calibration(folder, digests[WEIGHTS]), _algorithm(folder, manifest, digests)
-    )
+    calibration, algorithm = read_calibration(folder, digests[WEIGHTS]), _algorithm(folder, manifest, digests)
+    return Bundle(folder, manifest, network, normals, _baselines(folder, baselines), calibration, algorithm, reference)
 
 
 def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
@@ -76,18 +77,20 @@ def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
     return path
 
 
-def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Normals]:
+def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Normals, Reference | None]:
     try:
         tensors = load_file(path)
         network = Network(manifest.architecture)
         network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)})
         normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
-    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        kept = {name.removeprefix(_REFERENCE): value for name, value in tensors.items() if name.startswith(_REFERENCE)}
+        reference = Reference(**kept) if kept else None
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise BundleError(
             folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
         ) from error
     network.eval()
-    return network, normals
+    return network, normals, reference
 
 
 def _baselines(folder: Path, path: Path) -> Baselines:
@@ -113,13 +116,15 @@ def _algorithm(folder: Path, manifest: Manifest, digests: Mapping[str, str]) -> 
     )
 
 
-def save(folder: Path, network: Network, normals: Normals, baselines: Baselines) -> None:
+def save(folder: Path, network: Network, normals: Normals, baselines: Baselines, reference: Reference | None = None) -> None:
     """Write weights and baselines and record their SHA-256 in ``model.yaml``, whose other lines and comments stay as they are.
 
     A calibration that belongs to former weights is removed: it would only be refused.
     """
     tensors: dict[str, Tensor] = {_NETWORK + name: value.contiguous() for name, value in network.state_dict().items()}
     tensors |= {_NORMALS + name: getattr(normals, name).contiguous() for name in Normals.FIELDS}
+    if reference is not None:
+        tensors |= {_REFERENCE + name: getattr(reference, name).contiguous() for name in Reference.FIELDS}
     save_file(tensors, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # the library makes it private, but the node may run as another user
     np.savez_compressed(folder / BASELINES, **baselines.arrays())  # type: ignore[arg-type]

@@ -158,6 +158,7 @@ class Recipe(_Part):
     augmentation: AugmentationPart = AugmentationPart()
     phantoms: PhantomPart | None = None
     data: tuple[str, ...] = ()
+    reference: int = Field(256, ge=0)  # training slices kept in the bundle for reports; 0: none
 
     @property
     def schedule(self) -> Schedule:

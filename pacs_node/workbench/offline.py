@@ -1,4 +1,4 @@
-"""`pacs-node analyse`: the pipeline without the network: findings, objects and pictures from a folder."""
+"""`pacs-node analyse`: the pipeline without the network: findings, objects, pictures and a page about each series from a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydicom.dataset import Dataset
 from rich.progress import Progress
 
 from pacs_node import results
@@ -18,6 +19,7 @@ from pacs_node.journey import models_folder
 from pacs_node.journey.run_job import summary
 from pacs_node.records import Finding, Run, Sources
 from pacs_node.workbench.previews import write_previews
+from pacs_node.workbench.report import write_pictures, write_report
 from pacs_node.workbench.studies import FolderStudy, studies_below
 
 
@@ -61,11 +63,14 @@ def _analyse_series(study: FolderStudy, uid: str, indices: list[int], model: Bun
         except NotAnalysable as error:
             return row | {"verdict": "not analysed", "reason": error.reason}
     folder = out / f"series-{header.get('SeriesNumber') or indices[0]}-{uid.rsplit('.', 1)[-1][-8:]}"
-    _write(study, finding, folder, settings, moment)
-    return row | summary(finding) | {"folder": str(folder)}
+    analysed = _write(study, finding, folder, settings, moment)
+    write_pictures(finding, folder)
+    page = write_report(finding, model, analysed, folder)
+    return row | summary(finding) | {"folder": str(folder), "report": str(page)}
 
 
-def _write(study: FolderStudy, finding: Finding, folder: Path, settings: Settings, moment: datetime) -> None:
+def _write(study: FolderStudy, finding: Finding, folder: Path, settings: Settings, moment: datetime) -> tuple[Dataset, ...]:
+    """Write the objects and their previews; returns the headers of what was analysed."""
     by_uid = {str(header.SOPInstanceUID): header for header in study.headers}
     analysed = {frame.sop_uid: by_uid[frame.sop_uid] for frame in finding.volume.frames}
     sources = Sources(tuple(analysed.values()), tuple(header for uid, header in by_uid.items() if uid not in analysed))
@@ -77,3 +82,4 @@ def _write(study: FolderStudy, finding: Finding, folder: Path, settings: Setting
         path = folder / f"{obj.kind}.dcm"
         results.save(obj, path)
         write_previews(path, folder, obj.kind)
+    return sources.analysed

@@ -14,6 +14,7 @@ from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.fitting import History, Slices, Step, fit
 from pacs_node.autoencoder.network import Network, with_neighbours
 from pacs_node.autoencoder.normals import Example, fit_normals
+from pacs_node.autoencoder.reference import keep
 from pacs_node.errors import InputError
 from pacs_node.workbench import material
 from pacs_node.workbench.material import Report
@@ -42,6 +43,12 @@ def train(bundle_dir: Path, data: Sequence[Path] = (), labels: Path | None = Non
     """
     manifest = read_manifest(bundle_dir)
     train_on, held_out, refused = _studies(bundle_dir, manifest, data, labels, report)
+    history = fit_bundle(bundle_dir, manifest, train_on, held_out, report)
+    return Trained(len(train_on), len(held_out), tuple(refused), history)
+
+
+def fit_bundle(bundle_dir: Path, manifest: Manifest, train_on: Sequence[Example], held_out: Sequence[Example], report: Report) -> History:
+    """Train on studies at hand, measure what is usual, and write weights and baselines into ``bundle_dir``, which holds the ``model.yaml``."""
     torch.manual_seed(manifest.recipe.seed)
     network = Network(manifest.architecture)
     checkpoint = bundle_dir / CHECKPOINT
@@ -57,9 +64,9 @@ def train(bundle_dir: Path, data: Sequence[Path] = (), labels: Path | None = Non
     normals = fit_normals(network, [one.x for one in train_on], held_out, manifest.scoring.fusion, manifest.scoring.bins)
     baselines = fit_baselines([(one.x, one.foreground) for one in train_on])
     report("measuring what is usual", 1.0)
-    bundles.save(bundle_dir, network, normals, baselines)
+    bundles.save(bundle_dir, network, normals, baselines, keep(network, [one.x for one in train_on], manifest.recipe.reference))
     checkpoint.unlink(missing_ok=True)
-    return Trained(len(train_on), len(held_out), tuple(refused), history)
+    return history
 
 
 def _told(step: Step) -> str:

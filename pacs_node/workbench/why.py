@@ -42,7 +42,7 @@ def place_rows(summary: Summary) -> list[list[object]]:
 
 def largest(shares: Mapping[str, float]) -> str:
     """Name the parts that add something, the largest first."""
-    return ", ".join(f"{name} {share:+.2f}" for name, share in sorted(shares.items(), key=lambda item: -abs(item[1])) if round(share, 2))
+    return ", ".join(f"{name.replace('_', ' ')} {share:+.2f}" for name, share in sorted(shares.items(), key=lambda item: -abs(item[1])) if round(share, 2))
 
 
 PART_COLUMNS: Sequence[str] = ("part", "value", "adds to the score", "which is")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis import installed
 from pacs_node.analysis.manifest import read_manifest
+from pacs_node.autoencoder.reference import Reference
 from pacs_node.config import shipped
 from pacs_node.dicom.uids import is_valid_uid
 from pacs_node.errors import BundleError
@@ -145,3 +146,31 @@ def test_the_shipped_bundles_load_and_are_small(name: str) -> None:
     assert loaded.calibration.studies >= 100
     assert (loaded.folder / "weights.safetensors").stat().st_size < 2_000_000
     assert "research use" in (loaded.folder / "CARD.md").read_text().lower()
+
+
+def with_reference(folder: Path, studies: int = 3) -> Reference:
+    """Save the bundle again with kept slices, and return them."""
+    loaded = bundles.load(folder)
+    kept = Reference(
+        torch.rand(studies, 32).half(), torch.randint(0, 256, (studies, 64, 64), dtype=torch.uint8), torch.arange(studies).int(), torch.zeros(studies).int()
+    )
+    bundles.save(folder, loaded.network, loaded.normals, loaded.baselines, kept)
+    return kept
+
+
+def test_kept_training_slices_are_saved_with_the_weights_and_are_optional(tiny: Path) -> None:
+    assert bundles.load(tiny).reference is None
+    kept = with_reference(tiny)
+    found = bundles.load(tiny).reference
+    assert found is not None
+    assert all(torch.equal(getattr(found, name), getattr(kept, name)) for name in Reference.FIELDS)
+
+
+def test_kept_slices_of_which_a_part_is_missing_are_refused(tiny: Path) -> None:
+    with_reference(tiny)
+    tensors = load_file(tiny / "weights.safetensors")
+    del tensors["reference.picture"]
+    save_file(tensors, tiny / "weights.safetensors")
+    bundles.record(tiny, {name: bundles.sha256(tiny / name) for name in ("weights.safetensors", "baselines.npz")})
+    with pytest.raises(BundleError, match="does not fit the network"):
+        bundles.load(tiny)
