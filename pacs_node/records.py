@@ -10,12 +10,12 @@ Coordinates are those of DICOM's patient system (LPS, millimetres, PS3.3 C.7.6.2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,6 +193,26 @@ class Frame:
     spacing: tuple[float, float] | None = None  # between rows, between columns, mm, where they are known without a plane
 
 
+class Pixels(Protocol):
+    """What can be relied on of a volume's pixels: float32 of shape (slices, rows, columns), read by index.
+
+    An array of numpy is one. What was read from files keeps the stored integers and makes values when they are asked for
+    (`analysis.stored`): take one slice, or every n-th pixel, at a time; ``numpy.asarray`` makes all of them, which for a long series is much.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Slices, rows, columns."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def __array__(self) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a series comes from, as its header says it and `analysis.origin` normalises it; "" where it does not."""
@@ -211,7 +231,7 @@ class Volume:
     outside the scanner's field of view is NaN.
     """
 
-    pixels: NDArray[np.float32]
+    pixels: Pixels
     unit: str
     frames: tuple[Frame, ...]  # one per slice
     modality: str

@@ -40,7 +40,7 @@ SKIPPED: stack.Reasons = {
 
 
 def _in_field_of_view(slices: Sequence[Slice]) -> stack.Calibrated:
-    def calibrated(one: Slice, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def calibrated(values: NDArray[np.float32]) -> NDArray[np.float32]:
         values[values < BELOW_AIR] = np.nan
         return values
 

@@ -1,30 +1,26 @@
-"""Many images to one array: in threads, a few at a time, and with a limit to what may be damaged."""
+"""The pixels of many images: in threads, a few at a time, and with a limit to what may be damaged."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from pacs_node.analysis import threads
 from pacs_node.dicom.header import read_object, text_of
 from pacs_node.errors import UndecodablePixels, UnreadableObject
 
 _DAMAGED_SHARE = 0.1  # of the images may be undecodable and left out
 _KEPT = 8  # multi-frame objects in memory: the slices of one stack may be spread over a few
-_THREADS = max(1, min(4, os.cpu_count() or 1))
 
 Beat = Callable[[float], None]
 Image = TypeVar("Image")
+Decoded = TypeVar("Decoded")
 
 
 class Objects:
@@ -58,45 +54,34 @@ def _read(path: Path) -> Dataset | UnreadableObject:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work(Generic[Image]):
-    decode: Callable[[Image], NDArray[np.float32]]
+class _Work(Generic[Image, Decoded]):
+    decode: Callable[[Image], Decoded]
 
-    def __call__(self, image: Image) -> NDArray[np.float32] | UndecodablePixels:
+    def __call__(self, image: Image) -> Decoded | UndecodablePixels:
         try:
             return self.decode(image)
         except UndecodablePixels as fault:
             return fault
 
 
-def decode_all(
-    images: Sequence[Image], decode: Callable[[Image], NDArray[np.float32]], shape: tuple[int, int], remarks: list[str], beat: Beat
-) -> tuple[NDArray[np.float32], list[Image]]:
-    """Decode images of one ``shape`` (rows, columns), a few at a time; damaged ones are left out as long as they are few.
+def decode_all(images: Sequence[Image], decode: Callable[[Image], Decoded], remarks: list[str], beat: Beat) -> tuple[list[Decoded], list[Image]]:
+    """Decode images side by side; damaged ones are left out as long as they are few.
 
-    Returns the values (images, rows, columns) and the images that they are of; raises `UndecodablePixels`.
+    Returns what ``decode`` made and the images that it is of; raises `UndecodablePixels`. ``beat`` hears the fraction done and may raise to stop.
     """
-    values = np.empty((len(images), *shape), dtype=np.float32)
+    made: list[Decoded] = []
     faults: list[UndecodablePixels] = []
     kept: list[Image] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for done, result in enumerate(_bounded_map(pool, images, _Work(decode)), start=1):
+    with closing(threads.in_order(_Work(decode), images)) as results:
+        for done, (image, result) in enumerate(zip(images, results, strict=True), start=1):
             if isinstance(result, UndecodablePixels):
                 faults.append(result)
             else:
-                values[len(kept)] = result
-                kept.append(images[done - 1])
+                made.append(result)
+                kept.append(image)
             beat(done / len(images))
     if faults and (len(faults) > _DAMAGED_SHARE * len(images) or not kept):
         raise faults[0]
     if faults:
         remarks.append(f"{len(faults)} of {len(images)} images were left out because their pixels cannot be decoded")
-    return values[: len(kept)], kept
-
-
-def _bounded_map(pool: ThreadPoolExecutor, images: Sequence[Image], work: _Work[Image]) -> Iterable[NDArray[np.float32] | UndecodablePixels]:
-    """Decode in order, with no more than a handful of images in memory ahead of the reader."""
-    rest = iter(images)
-    waiting = deque(pool.submit(work, one) for one in islice(rest, 2 * _THREADS))
-    while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(pool.submit(work, one) for one in islice(rest, 1))
+    return made, kept

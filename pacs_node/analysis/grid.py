@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from pacs_node.analysis import geometry
+from pacs_node.analysis import geometry, threads
 from pacs_node.records import Frame, Place, Plane, Volume
 
 _COARSE = 4  # every n-th pixel is looked at to find the body
 _NOTHING = 1e-9  # weights below this are rounding errors
 _ENOUGH = 0.5  # share of a new pixel that must have come from real pixels
-_PIECE = 0.1  # parts of the body smaller than this share of the largest are table, tubes and noise
+_SMALL = 0.1  # parts of the body smaller than this share of the largest are table, tubes and noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,8 @@ def body_box(volume: Volume, body_above: float) -> tuple[float, float, float, fl
     Per slice the largest connected part counts; the centre is the median over the slices, so that a table or a bent neck moves it
     little; height and width are the 90th percentile, which a shoulder on a few slices does not decide.
     """
-    boxes = []
-    for image in volume.pixels:
-        coarse = image[::_COARSE, ::_COARSE] > body_above
-        part = largest_part(coarse)
-        if part is not None:
-            rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
-            boxes.append((rows[0], rows[-1], columns[0], columns[-1], part.sum()))
+    found = threads.in_pieces(lambda some: [_box(image, body_above) for image in volume.pixels[some, ::_COARSE, ::_COARSE]], len(volume.pixels))
+    boxes = [box for box in found if box is not None]
     if not boxes:
         return None
     table = np.asarray(boxes, dtype=np.float64)
@@ -97,6 +92,15 @@ def body_box(volume: Volume, body_above: float) -> tuple[float, float, float, fl
     centre_row, centre_column = (np.median((table[:, k] + table[:, k + 1]) / 2) for k in (0, 2))
     height, width = (np.percentile(table[:, k + 1] - table[:, k] + 1, 90) for k in (0, 2))
     return float(centre_row * _COARSE), float(centre_column * _COARSE), float(height * _COARSE), float(width * _COARSE)
+
+
+def _box(coarse: NDArray[np.float32], body_above: float) -> tuple[int, int, int, int, int] | None:
+    """First and last row and column of the largest connected part of a slice, and its size."""
+    part = largest_part(coarse > body_above)
+    if part is None:
+        return None
+    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]), int(part.sum())
 
 
 def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
@@ -149,7 +153,7 @@ def resample(volume: Volume, grid: Grid) -> Resampled:
     no plane; those without even a pixel spacing are fitted into the grid as a whole, centred on the image.
     """
     layouts = _layouts(volume, grid)
-    view = np.stack([sample(image, layout.rows, layout.columns) for image, layout in zip(volume.pixels, layouts, strict=True)])
+    view = np.stack(list(threads.in_order(lambda index: sample(volume.pixels[index], layouts[index].rows, layouts[index].columns), range(len(layouts)))))
     planes = tuple(
         geometry.regrid(frame.plane, layout.place.row, layout.place.column, grid.spacing_mm) if frame.plane else None
         for frame, layout in zip(volume.frames, layouts, strict=True)
@@ -165,13 +169,49 @@ def resample_mask(mask: NDArray[np.bool_], volume: Volume, grid: Grid) -> NDArra
 
 def foreground_of(view: NDArray[np.float32], body_above: float) -> NDArray[np.bool_]:
     """Return the body on the grid, (slices, pixels, pixels): filled (lungs and sinuses belong to it), without table, tubes and noise."""
-    result = np.zeros(view.shape, dtype=np.bool_)
-    for index, image in enumerate(view):
-        opened = ndimage.binary_opening(image > body_above, iterations=2)
-        labels, count = ndimage.label(opened)
-        if count:
-            sizes = np.bincount(labels.ravel())
-            sizes[0] = 0
-            kept = np.isin(labels, np.flatnonzero(sizes >= _PIECE * sizes.max()))
-            result[index] = ndimage.binary_fill_holes(ndimage.binary_dilation(kept, iterations=1)) & np.isfinite(image)
+    return np.stack(threads.in_pieces(lambda some: list(_body(view[some], body_above)), len(view)))
+
+
+def _body(view: NDArray[np.float32], body_above: float) -> NDArray[np.bool_]:
+    opened = _dilated(_dilated(_eroded(_eroded(view > body_above))))
+    kept = np.stack([_large_parts(mask) for mask in opened])
+    filled = np.stack([_filled(mask) for mask in _dilated(kept)])
+    return np.asarray(filled & np.isfinite(view))
+
+
+def _large_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the connected parts of a slice that are not much smaller than the largest."""
+    labels, count = ndimage.label(mask)
+    if not count:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= _SMALL * sizes.max())[labels])
+
+
+def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill what is surrounded: all but the parts of the outside that reach the border. As `ndimage.binary_fill_holes`, in a tenth of its time."""
+    labels, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=np.bool_)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        outside[edge] = True
+    outside[0] = False
+    return np.asarray(~outside[labels])
+
+
+def _eroded(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Take off each pixel of (slices, rows, columns) that has an unset neighbour above, below, left or right; outside the image all are unset."""
+    return ~_dilated(~masks, outside=True)
+
+
+def _dilated(masks: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
+    """Set each pixel of (slices, rows, columns) that has a set neighbour above, below, left or right; many slices at once, unlike `ndimage`."""
+    result = masks.copy()
+    result[:, 1:] |= masks[:, :-1]
+    result[:, :-1] |= masks[:, 1:]
+    result[:, :, 1:] |= masks[:, :, :-1]
+    result[:, :, :-1] |= masks[:, :, 1:]
+    if outside:
+        for edge in (result[:, 0], result[:, -1], result[:, :, 0], result[:, :, -1]):
+            edge[...] = True
     return result

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pacs_node.analysis.stored import StoredPixels
 from pacs_node.errors import OutOfScope
-from pacs_node.records import Volume
+from pacs_node.records import Pixels, Volume
 
 LOW, HIGH = 0.0, 100.0
 PERCENTILES = (1.0, 99.0)
@@ -35,14 +36,18 @@ def by_foreground(volume: Volume) -> Volume:
     if limits is None:
         raise OutOfScope("the images are blank (nothing stands out from the background)")
     low, high = limits
-    return replace(volume, pixels=((volume.pixels - np.float32(low)) * np.float32((HIGH - LOW) / (high - low)) + np.float32(LOW)))
+
+    def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (values - np.float32(low)) * np.float32((HIGH - LOW) / (high - low)) + np.float32(LOW)
+
+    return replace(volume, pixels=volume.pixels.mapped(scaled) if isinstance(volume.pixels, StoredPixels) else scaled(np.asarray(volume.pixels)))
 
 
 SCALINGS: dict[str, Callable[[Volume], Volume]] = {"none": as_it_is, "foreground": by_foreground}
 """``preprocessing.scaling`` of a bundle to what it does; both return the volume in the unit that the bundle's other numbers mean."""
 
 
-def foreground_limits(pixels: NDArray[np.float32]) -> tuple[float, float] | None:
+def foreground_limits(pixels: Pixels) -> tuple[float, float] | None:
     """Return the 1st and 99th percentile of what is imaged in (slices, rows, columns), None where there is nothing to tell apart."""
     sample = pixels[:: max(1, len(pixels) // _SLICES), ::_EVERY, ::_EVERY]
     known = sample[np.isfinite(sample)]

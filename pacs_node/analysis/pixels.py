@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,20 +101,61 @@ def physical_values(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np
     turned round, so that larger always means brighter; with one the values have a unit, which no way of display may change.
     Raises `UndecodablePixels` where the modality LUT is damaged.
     """
-    padding = padding_mask(stored, dataset)
-    if dataset.get("ModalityLUTSequence"):
-        values = _by_table(stored, dataset)
-    elif dataset.get("RescaleSlope") is not None or dataset.get("RescaleIntercept") is not None:
-        values = stored.astype(np.float32)
-        values *= np.float32(_number(dataset, "RescaleSlope", 1.0))
-        values += np.float32(_number(dataset, "RescaleIntercept", 0.0))
-    elif text_of(dataset, "PhotometricInterpretation") == "MONOCHROME1":
-        values = _turned(stored, dataset)
-    else:
-        values = stored.astype(np.float32)
+    if not dataset.get("ModalityLUTSequence"):
+        return rescale_of(stored.dtype, dataset)(stored)
+    values = _by_table(stored, dataset)
+    padding = padding_of(stored.dtype, dataset)
     if padding is not None:
-        values[padding] = np.nan
+        values[padding.mask(stored)] = np.nan
     return values
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """The stored values that stand for no pixel, both ends included (PS3.3 C.7.5.1.1.2)."""
+
+    low: int
+    high: int
+
+    def mask(self, stored: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Return where ``stored`` is padding."""
+        if self.low == self.high:
+            return np.asarray(stored == self.low)
+        return np.asarray((stored >= self.low) & (stored <= self.high))  # type: ignore[operator]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """A modality transform without a table, apart from its header: the same for every pixel, so that any part of an image can be transformed."""
+
+    slope: np.float32 | None = None
+    intercept: np.float32 | None = None
+    turned: int | None = None  # the value whose difference from a stored one is the value shown: of MONOCHROME1 without a unit
+    padding: Padding | None = None
+
+    def __call__(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return physical values, float32 of the same shape, padding as NaN."""
+        values = stored.astype(np.float32)
+        if self.slope is not None:
+            values *= self.slope
+        if self.intercept is not None:
+            values += self.intercept
+        if self.turned is not None:
+            values = (self.turned - values).astype(np.float32)
+        if self.padding is not None:
+            values[self.padding.mask(stored)] = np.nan
+        return values
+
+
+def rescale_of(stored: np.dtype[np.generic], dataset: Dataset) -> Rescale:
+    """Return the modality transform of an image without Modality LUT Sequence; raises `UndecodablePixels` where it is damaged."""
+    padding = padding_of(stored, dataset)
+    if dataset.get("RescaleSlope") is not None or dataset.get("RescaleIntercept") is not None:
+        slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+        return Rescale(np.float32(slope), np.float32(intercept), padding=padding)
+    if text_of(dataset, "PhotometricInterpretation") == "MONOCHROME1":
+        return Rescale(turned=_turning_point(dataset), padding=padding)
+    return Rescale(padding=padding)
 
 
 def _by_table(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.float32]:
@@ -124,11 +166,16 @@ def _by_table(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.float
 
 
 def _turned(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = (_turning_point(dataset) - stored.astype(np.float32)).astype(np.float32)
+    return result
+
+
+def _turning_point(dataset: Dataset) -> int:
+    """Highest and lowest value that can be stored, added."""
     bits = int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8)
     highest = 2 ** (bits - 1) - 1 if dataset.get("PixelRepresentation") else 2**bits - 1
     lowest = -(2 ** (bits - 1)) if dataset.get("PixelRepresentation") else 0
-    result: NDArray[np.float32] = (highest + lowest - stored.astype(np.float32)).astype(np.float32)
-    return result
+    return int(highest + lowest)
 
 
 def _number(dataset: Dataset, keyword: str, default: float) -> float:
@@ -139,24 +186,21 @@ def _number(dataset: Dataset, keyword: str, default: float) -> float:
         raise UndecodablePixels(text_of(dataset, "SOPInstanceUID"), _syntax(dataset), f"{keyword} is not a number") from error
 
 
-def padding_mask(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.bool_] | None:
-    """Return where ``stored`` holds Pixel Padding Value or its range (PS3.3 C.7.5.1.1.2), None without the attribute."""
+def padding_of(stored: np.dtype[np.generic], dataset: Dataset) -> Padding | None:
+    """Return Pixel Padding Value or its range as it occurs among values of type ``stored``, None without the attribute."""
     value = dataset.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((_as_stored(value, stored), _as_stored(limit if isinstance(limit, int) else value, stored)))
-    if low == high:
-        return np.asarray(stored == low)
-    return np.asarray((stored >= low) & (stored <= high))  # type: ignore[operator]
+    return Padding(*sorted((_as_stored(value, stored), _as_stored(limit if isinstance(limit, int) else value, stored))))
 
 
-def _as_stored(value: int, stored: NDArray[np.generic]) -> int:
+def _as_stored(value: int, stored: np.dtype[np.generic]) -> int:
     """Bring a padding value written under the other signedness (US for SS and the reverse) into the range of the pixels."""
-    if stored.dtype.kind not in "iu":
+    if stored.kind not in "iu":
         return value
-    span = 1 << (8 * stored.dtype.itemsize)
-    highest = span // 2 - 1 if stored.dtype.kind == "i" else span - 1
+    span = 1 << (8 * stored.itemsize)
+    highest = span // 2 - 1 if stored.kind == "i" else span - 1
     if value > highest:
         return value - span
     return value + span if value <= highest - span else value

@@ -49,7 +49,7 @@ def _uptake(slices: Sequence[Slice]) -> stack.Calibrated:
     """Rescaled values (the slope may differ from slice to slice) times one factor for the series."""
     factor = np.float32(suv.factor(facts_of([one.header for one in slices])))
 
-    def calibrated(one: Slice, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def calibrated(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return values * factor
 
     return calibrated

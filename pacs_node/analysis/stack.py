@@ -22,6 +22,7 @@ from pydicom.dataset import Dataset
 
 from pacs_node.analysis import enhanced, geometry, pixels
 from pacs_node.analysis.decoding import Beat, Objects, decode_all
+from pacs_node.analysis.stored import StoredPixels, StoredSlice, as_it_is
 from pacs_node.dicom.header import has_pixels, is_synthetic, read_header, text_of
 from pacs_node.errors import NotAnalysable, UnreadableObject
 from pacs_node.records import Frame, Plane, Volume
@@ -50,13 +51,13 @@ class Slice:
         return integer(self.header, "AcquisitionNumber"), integer(self.header, "InstanceNumber"), self.number or 0
 
 
-Calibrated = Callable[[Slice, NDArray[np.float32]], NDArray[np.float32]]
+Calibrated = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Reasons = Mapping[str, Callable[[Dataset], bool]]
 
 
 def as_they_are(slices: Sequence[Slice]) -> Calibrated:
     """Keep the values that the modality transform gave."""
-    return lambda one, values: values
+    return lambda values: values
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Kind:
 
     ``skipped``: why an image is left out, the first reason that holds; ``separated``: what tells apart images that show the same place
     (name for people → number that is read from a header, `math.inf` where it has none); ``calibrate``: gets all usable slices and
-    returns what turns the values of one into ``unit``; ``weighting``: what contrast an image has, where the modality has several.
+    returns what turns values into ``unit``, pixel by pixel; ``weighting``: what contrast an image has, where the modality has several.
     """
 
     modality: str
@@ -194,12 +195,12 @@ def read(files: Sequence[Path], kind: Kind, beat: Beat = lambda fraction: None) 
     calibrated = kind.calibrate(found)
     slices = without_repeats(one_of_each(largest_stack(found, remarks), kind, remarks), remarks)
     objects = Objects()
-    values, kept = decode_all(slices, lambda one: calibrated(one, _physical(one, objects)), slices[0].grid[:2], remarks, beat)
+    made, kept = decode_all(slices, lambda one: _decoded(one, objects, calibrated), remarks, beat)
     described = geometry.stack([one.plane for one in kept])
     first = kept[0].header
     weighting = kind.weighting(first)
     return Volume(
-        pixels=values,
+        pixels=StoredPixels(made),
         unit=kind.unit,
         frames=tuple(Frame(str(one.header.SOPInstanceUID), str(one.header.SOPClassUID), one.number, one.plane) for one in kept),
         modality=kind.modality,
@@ -211,9 +212,13 @@ def read(files: Sequence[Path], kind: Kind, beat: Beat = lambda fraction: None) 
     )
 
 
-def _physical(one: Slice, objects: Objects) -> NDArray[np.float32]:
+def _decoded(one: Slice, objects: Objects, calibrated: Calibrated) -> StoredSlice:
     source = objects.get(one.path, one.header, keep=one.number is not None)
-    return pixels.physical_values(pixels.stored_values(source, one.number or 1), source if one.number is None else one.header)
+    stored, header = pixels.stored_values(source, one.number or 1), source if one.number is None else one.header
+    if header.get("ModalityLUTSequence"):  # a damaged table has to be found now
+        return StoredSlice(calibrated(pixels.physical_values(stored, header)), as_it_is)
+    rescaled = pixels.rescale_of(stored.dtype, header)
+    return StoredSlice(stored, lambda part: calibrated(rescaled(part)))
 
 
 def usable(images: Sequence[enhanced.Image], kind: Kind, remarks: list[str]) -> list[Slice]:

@@ -23,6 +23,7 @@ from pydicom.uid import EnhancedUSVolumeStorage, UltrasoundImageStorage, Ultraso
 
 from pacs_node.analysis import pixels, stack
 from pacs_node.analysis.decoding import Beat, Objects, decode_all
+from pacs_node.analysis.stored import StoredPixels, StoredSlice, as_it_is
 from pacs_node.analysis.us_picture import Region, fan, region_of, to_grey
 from pacs_node.dicom.header import is_synthetic, text_of
 from pacs_node.errors import NotAnalysable
@@ -92,12 +93,12 @@ def read(files: Sequence[Path], beat: Beat = lambda fraction: None) -> Volume:
         return stack.read(files, VOLUME_KIND, beat)
     pictures = _one_format(_usable(headers, remarks), remarks)
     decoder = _Decoder()
-    values, kept = decode_all(pictures, decoder.grey, pictures[0].format[:2], remarks, beat)
+    values, kept = decode_all(pictures, decoder.grey, remarks, beat)
     remarks.extend(decoder.remarks(len(kept)))
     _mask(values, kept)
     first = kept[0].header
     return Volume(
-        pixels=values,
+        pixels=StoredPixels([StoredSlice(one, as_it_is) for one in values]),
         unit=UNIT,
         frames=tuple(Frame(str(one.header.SOPInstanceUID), str(one.header.SOPClassUID), one.number, None, one.region.spacing) for one in kept),
         modality="US",
@@ -175,7 +176,7 @@ class _Decoder:
         return tuple(said)
 
 
-def _mask(values: NDArray[np.float32], pictures: Sequence[Picture]) -> None:
+def _mask(values: Sequence[NDArray[np.float32]], pictures: Sequence[Picture]) -> None:
     """Set what lies outside the region, and within it outside the fan, to NaN; the frames of one loop share a fan."""
     places: dict[Path, list[int]] = {}
     for index, one in enumerate(pictures):
@@ -186,7 +187,7 @@ def _mask(values: NDArray[np.float32], pictures: Sequence[Picture]) -> None:
         brightest = np.zeros(values[0][inside].shape, dtype=np.float32)
         for index in indices:
             np.maximum(brightest, np.nan_to_num(values[index][inside], nan=255.0), out=brightest)
-        mask = np.zeros(values.shape[1:], dtype=np.bool_)
+        mask = np.zeros(values[0].shape, dtype=np.bool_)
         mask[inside] = fan(brightest)
         for index in indices:
             values[index][~mask] = np.nan

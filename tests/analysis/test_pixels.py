@@ -49,7 +49,10 @@ def test_a_modality_lut_comes_before_rescale() -> None:
 
 @pytest.mark.parametrize(("value", "stored"), [(63536, -2000), (-2000, -2000), (1000, 1000)])
 def test_padding_written_under_the_other_signedness_is_found(value: int, stored: int) -> None:
-    mask = pixels.padding_mask(np.array([[stored, 5]], dtype=np.int16), header(PixelPaddingValue=value))
+    values = np.array([[stored, 5]], dtype=np.int16)
+    padding = pixels.padding_of(values.dtype, header(PixelPaddingValue=value))
+    assert padding is not None
+    mask = padding.mask(values)
     assert mask is not None
     assert mask.tolist() == [[True, False]]
 
