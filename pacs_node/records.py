@@ -241,6 +241,7 @@ class Volume:
     remarks: tuple[str, ...] = ()  # what was skipped or noticed on the way, for people
     weighting: str = ""  # of MR: T1, T2, FLAIR, DWI, other, unknown
     origin: Origin = Origin()
+    picture: bool = False  # a PNG or JPEG: one slice of grey values 0…255 without place, scale or unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def check_modality(volume: Volume, manifest: Manifest) -> None:
 def check(volume: Volume, manifest: Manifest) -> None:
     """Raise `OutOfScope` with the reason where ``volume``, in the bundle's unit, is not what the bundle may judge."""
     check_modality(volume, manifest)
-    for test in CHECKS:
+    for test in PICTURE_CHECKS if volume.picture else CHECKS:
         reason = test(volume, manifest)
         if reason:
             raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
@@ -112,3 +112,6 @@ def _tissue(volume: Volume, manifest: Manifest) -> str:
 
 CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_weighting, _slices, _blank, _spacing, _body, _tissue)
 """Run in this order; each returns the reason for refusing, or an empty text."""
+
+PICTURE_CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_blank,)
+"""What can be said of a picture, which has neither place nor scale nor unit."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacs_node.analysis import gate
+from pacs_node.analysis import gate, pictures
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.grid import Resampled, foreground_of, resample
 from pacs_node.analysis.intensity import SCALINGS
@@ -55,7 +55,7 @@ def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda f
 def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     """Bring a volume to the bundle's unit, check the scope, and bring it to the network's grid and range: the same lines in training and in the node."""
     gate.check_modality(volume, manifest)
-    volume = SCALINGS[manifest.preprocessing.scaling](volume)
+    volume = SCALINGS[manifest.preprocessing.scaling](pictures.in_unit(volume, manifest))
     gate.check(volume, manifest)
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)

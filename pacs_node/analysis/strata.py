@@ -36,5 +36,6 @@ def stratum_of(volume: Volume, manifest: Manifest) -> Stratum:
     for name in manifest.scoring.strata:
         read, values_of = _KINDS[name]
         values = values_of(manifest)
-        index, count = index * len(values) + values.index(read(volume)), count * len(values)
+        value = values[0] if volume.picture and read(volume) not in values else read(volume)  # a picture does not say how it is weighted
+        index, count = index * len(values) + values.index(value), count * len(values)
     return Stratum(index, count)

@@ -17,7 +17,7 @@ from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.calibration_file import UNUSUAL, Bin, CalibrationFile, NamedScore, described
 from pacs_node.analysis.manifest import CALIBRATION, WEIGHTS, Manifest, sha256
 from pacs_node.analysis.origin import is_known
-from pacs_node.analysis.pipeline import prepare, read_series
+from pacs_node.analysis.pipeline import prepare
 from pacs_node.autoencoder import calibration as arithmetic
 from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
@@ -210,7 +210,7 @@ def _first_usable(bundle: Bundle, series: Sequence[SeriesFiles], population: Pop
 
 
 def _volume(series: SeriesFiles, manifest: Manifest, population: Population) -> Volume:
-    volume = read_series(series.files, manifest)
+    volume = material.volume_of(series, manifest)
     if volume.synthetic != (population is Population.SYNTHETIC):
         kind = "synthetic" if volume.synthetic else "a patient's"
         raise InputError(f"the series {series.series_uid} is {kind} and cannot be part of a {population} calibration: sort the folders by population")

@@ -15,7 +15,7 @@ from pacs_node.analysis.calibration_file import TAIL_LEVELS, CalibrationFile
 from pacs_node.analysis.manifest import CALIBRATION, WEIGHTS, sha256
 from pacs_node.config import shipped
 from pacs_node.errors import NotAnalysable, OutOfScope
-from pacs_node.phantoms import LESIONS
+from pacs_node.phantoms import LESIONS, PhantomSpec, make_volume
 from pacs_node.records import Finding, Population, Verdict
 from tests.analysis.conftest import ct_slice, volume
 
@@ -168,13 +168,13 @@ def test_a_bundle_for_another_modality_says_so(tiny: Path) -> None:
 
 
 def shipped_finding(name: str, seed: int, **what: object) -> tuple[Finding, np.ndarray]:
-    from pacs_node.workbench import evaluation, material
+    from pacs_node.workbench import material
 
     bundle = bundles.load(shipped("models") / name)
     part = bundle.manifest.recipe.phantoms
     assert part is not None
     planted = material.phantom(part, bundle.manifest, seed, **what)
-    made = material.make_volume(evaluation.material.PhantomSpec(region=part.region, seed=seed, slices=part.slices, rows=part.rows, **what))
+    made = make_volume(PhantomSpec(region=part.region, seed=seed, slices=part.slices, rows=part.rows, **what))
     return pipeline.analyse_volume(made.volume, bundle, today=TODAY), planted.lesion
 
 

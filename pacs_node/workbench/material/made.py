@@ -1,0 +1,46 @@
+"""Phantoms to train, calibrate and evaluate on. The seeds of the uses are disjoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacs_node.analysis.manifest import Manifest, PhantomPart
+from pacs_node.analysis.pipeline import Prepared, prepare
+from pacs_node.autoencoder.normals import Example
+from pacs_node.phantoms import PhantomSpec, make_volume
+from pacs_node.workbench.material.masks import on_grid
+from pacs_node.workbench.material.studies import Report, example
+
+SEEDS = {"train": 1_000_000, "held out": 2_000_000, "calibrate": 3_000_000, "evaluate": 4_000_000}
+"""First phantom seed of each use, far enough apart that none is used twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """A prepared phantom and where its lesion lies on the analysis grid, (slices, P, P)."""
+
+    prepared: Prepared
+    lesion: NDArray[np.bool_]
+
+
+def phantom(part: PhantomPart, manifest: Manifest, seed: int, **what: object) -> Planted:
+    """Make and prepare one phantom; ``what`` are further fields of `PhantomSpec`, such as ``lesion`` and ``contrast``."""
+    turns = list(product(part.planes, part.sequences))
+    plane, sequence = turns[seed % len(turns)]
+    usual = {"modality": manifest.modality, "region": part.region, "slices": part.slices, "rows": part.rows, "plane": plane, "sequence": sequence}
+    spec = PhantomSpec(seed=seed, **(usual | what))  # type: ignore[arg-type]
+    made = make_volume(spec)
+    prepared = prepare(made.volume, manifest)
+    return Planted(prepared, on_grid(made.lesion, prepared.resampled.places, manifest.preprocessing.pixels))
+
+
+def phantoms(part: PhantomPart, manifest: Manifest, use: str, count: int, report: Report) -> Iterator[Example]:
+    """Make ``count`` normal phantoms for one of the uses in `SEEDS`."""
+    for index in range(count):
+        yield example(phantom(part, manifest, SEEDS[use] + index).prepared)
+        report(f"making phantoms ({use})", (index + 1) / count)
