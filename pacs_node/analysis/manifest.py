@@ -12,13 +12,13 @@ from typing import Annotated, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pacs_node.analysis.grid import Grid
 from pacs_node.analysis.installed import CALIBRATION as CALIBRATION
 from pacs_node.analysis.installed import MODEL
-from pacs_node.autoencoder.corruption import CORRUPTIONS, Augmentation
-from pacs_node.autoencoder.fitting import Schedule
+from pacs_node.analysis.recipe import NetworkPart, Part, Recipe, check_recipe
+from pacs_node.analysis.recipe import PhantomPart as PhantomPart
 from pacs_node.autoencoder.network import Architecture
 from pacs_node.autoencoder.scoring import Fusion
 from pacs_node.errors import BundleError
@@ -29,19 +29,7 @@ WEIGHTS, BASELINES, CARD = "weights.safetensors", "baselines.npz", "CARD.md"
 Range = tuple[float, float]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NetworkPart(_Part):
-    """Shape of the network; see `autoencoder.network.Architecture`."""
-
-    inputs: int = 1
-    channels: tuple[int, ...] = (32, 48, 64)
-    gates: tuple[str, ...] = ("open", "open", "open")
-
-
-class Intensity(_Part):
+class Intensity(Part):
     """Monotonic broken line between physical values and the network's 0…1: fine where tissue differs, coarse elsewhere."""
 
     physical: tuple[float, ...]
@@ -66,7 +54,7 @@ class Intensity(_Part):
         return result
 
 
-class Preprocessing(_Part):
+class Preprocessing(Part):
     """How a volume becomes the network's input; see `grid`."""
 
     pixels: int = 128
@@ -81,14 +69,14 @@ class Preprocessing(_Part):
         return Grid(self.pixels, self.spacing_mm, self.body_above)
 
 
-class Band(_Part):
+class Band(Part):
     """Which share of the body may lie between two intensities, e.g. soft tissue."""
 
     between: Range
     share: Range
 
 
-class Scope(_Part):
+class Scope(Part):
     """What the bundle may judge; anything else is refused with a reason. Lengths in mm, intensities in the volume's unit."""
 
     min_slices: int = Field(5, ge=1)
@@ -100,7 +88,7 @@ class Scope(_Part):
     weightings: tuple[Literal["T1", "T2", "FLAIR", "DWI", "other", "unknown"], ...] = ()  # of MR; none: any
 
 
-class Scoring(_Part):
+class Scoring(Part):
     """How the maps become scores; see `autoencoder.scoring.Fusion`."""
 
     bins: int = Field(8, ge=1)
@@ -117,57 +105,7 @@ class Scoring(_Part):
         return Fusion(self.pixel, self.study, self.top, self.centred)
 
 
-class AugmentationPart(_Part):
-    """See `autoencoder.corruption.Augmentation`."""
-
-    rotation: float = 10.0
-    shift: float = 0.05
-    scale: float = 0.1
-    gain: float = 0.05
-    noise: float = 0.03
-    mirror: bool = False
-
-
-class PhantomPart(_Part):
-    """Which phantoms the recipe makes: ``train`` and ``held_out`` for the weights, ``calibrate`` for the synthetic calibration.
-
-    ``sequences`` (of MR) and ``planes`` take turns.
-    """
-
-    region: Literal["head", "body", "brain", "breast"]
-    sequences: tuple[Literal["T1", "T2", "FLAIR"], ...] = Field(("T1",), min_length=1)
-    planes: tuple[Literal["axial", "sagittal", "coronal"], ...] = Field(("axial",), min_length=1)
-    train: int = Field(0, ge=0)
-    held_out: int = Field(0, ge=0)
-    calibrate: int = Field(200, ge=0)
-    slices: int = Field(24, ge=1)
-    rows: int = Field(256, ge=16)
-
-
-class Recipe(_Part):
-    """How the bundle was, or will be, trained."""
-
-    seed: int = 0
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(32, ge=1)
-    rate: float = Field(2e-3, gt=0)
-    patience: int = Field(6, ge=1)
-    penalty: float = Field(0.01, ge=0)
-    held_out_share: float = Field(0.2, gt=0, lt=1)
-    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
-    augmentation: AugmentationPart = AugmentationPart()
-    phantoms: PhantomPart | None = None
-    data: tuple[str, ...] = ()
-    reference: int = Field(256, ge=0)  # training slices kept in the bundle for reports; 0: none
-
-    @property
-    def schedule(self) -> Schedule:
-        """The training loop's settings."""
-        how = Augmentation(**self.augmentation.model_dump())
-        return Schedule(self.epochs, self.batch, self.rate, self.patience, self.seed, self.penalty, self.corruptions, how)
-
-
-class Manifest(_Part):
+class Manifest(Part):
     """The whole of ``model.yaml``. ``files`` holds the SHA-256 of each file that training wrote."""
 
     format: Literal[1]
@@ -191,9 +129,7 @@ class Manifest(_Part):
     def _consistent(self) -> Manifest:
         self.architecture  # noqa: B018 - raises where the parts contradict each other
         self.scoring.fusion  # noqa: B018
-        unknown = [name for name in self.recipe.corruptions if name not in CORRUPTIONS]
-        if unknown:
-            raise ValueError(f"recipe.corruptions: unknown {unknown[0]!r}, allowed are {', '.join(CORRUPTIONS)}")
+        check_recipe(self.network, self.recipe)
         return self
 
     @property

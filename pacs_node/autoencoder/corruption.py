@@ -1,7 +1,8 @@
 """How a training input is spoilt, so that the network learns to undo what does not belong (denoising autoencoder, Vincent et al. 2008).
 
 All functions take and return float tensors of shape (batch, inputs, height, width) in [0, 1] and draw every random number from the
-generator given, so that a training run repeats exactly. None of the corruptions imitates a family of the planted test lesions.
+generator given, on the CPU whatever the device of the slices, so that a training run repeats exactly and a GPU sees what a CPU would.
+None of the corruptions imitates a family of the planted test lesions. Where a slice was changed, and how much, is ``spoilt - clean``.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ def coarse_noise(x: Tensor, generator: torch.Generator, sigma: float = 0.2) -> T
     """Add Gaussian noise drawn on a coarse grid of 4 to 32 pixels and interpolated (Kascenas et al. 2022: σ = 0.2 of the range)."""
     batch, _, height, width = x.shape
     cell = 2 ** int(torch.randint(2, 6, (1,), generator=generator))
-    grid = torch.randn(batch, 1, max(2, height // cell), max(2, width // cell), generator=generator)
+    grid = torch.randn(batch, 1, max(2, height // cell), max(2, width // cell), generator=generator).to(x.device)
     return x + sigma * F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def smooth_blobs(x: Tensor, generator: torch.Generator, count: int = 3) -> Tensor:
     """Add up to ``count`` Gaussian hills or dips of 3 to 20 pixels (standard deviation) and height up to 0.5."""
     batch, _, height, width = x.shape
-    rows = torch.arange(height, dtype=x.dtype)[None, :, None]
-    columns = torch.arange(width, dtype=x.dtype)[None, None, :]
-    field = torch.zeros(batch, height, width)
+    rows = torch.arange(height, dtype=x.dtype, device=x.device)[None, :, None]
+    columns = torch.arange(width, dtype=x.dtype, device=x.device)[None, None, :]
+    field = torch.zeros(batch, height, width, device=x.device)
     for _ in range(count):
-        draw = torch.rand(batch, 5, generator=generator)
+        draw = torch.rand(batch, 5, generator=generator).to(x.device)
         centre_row, centre_column = (draw[:, k, None, None] * edge for k, edge in ((0, height), (1, width)))
         sigma = 3 * (20 / 3) ** draw[:, 2, None, None]
         amplitude = (draw[:, 3, None, None] - 0.5) * (draw[:, 4, None, None] > 0.3)
@@ -44,25 +45,29 @@ def foreign_patches(x: Tensor, generator: torch.Generator) -> Tensor:
     """Replace a rectangle of 8 to 40 pixels by the same rectangle of another slice of the batch, or erase it to the image's mean."""
     batch, _, height, width = x.shape
     edges = torch.randint(8, 41, (batch, 2), generator=generator)
-    corner = (torch.rand(batch, 2, generator=generator) * (torch.tensor([height, width]) - edges).clamp(min=1)).long()
-    rows = torch.arange(height)[None, :, None]
-    columns = torch.arange(width)[None, None, :]
+    corner = (torch.rand(batch, 2, generator=generator) * (torch.tensor([height, width]) - edges).clamp(min=1)).long().to(x.device)
+    edges = edges.to(x.device)
+    rows = torch.arange(height, device=x.device)[None, :, None]
+    columns = torch.arange(width, device=x.device)[None, None, :]
     end = corner + edges
     inside = (rows >= corner[:, :1, None]) & (rows < end[:, :1, None]) & (columns >= corner[:, 1:, None]) & (columns < end[:, 1:, None])
-    other = x[torch.randperm(batch, generator=generator)]
+    other = x[torch.randperm(batch, generator=generator).to(x.device)]
     erased = x.mean((1, 2, 3), keepdim=True).expand_as(x)
-    filling = torch.where(torch.rand(batch, 1, 1, 1, generator=generator) < 0.5, other, erased)
+    filling = torch.where((torch.rand(batch, 1, 1, 1, generator=generator) < 0.5).to(x.device), other, erased)
     return torch.where(inside[:, None], filling, x)
 
 
 CORRUPTIONS: dict[str, Corruption] = {"coarse_noise": coarse_noise, "smooth_blobs": smooth_blobs, "foreign_patches": foreign_patches}
 """Every corruption that a recipe may name."""
 
+DEFAULT_CORRUPTIONS = ("coarse_noise", "smooth_blobs", "foreign_patches")
+"""Those of a recipe that names none."""
+
 
 def corrupt(x: Tensor, generator: torch.Generator, names: tuple[str, ...], probability: float = 0.7) -> Tensor:
     """Apply the named corruptions in turn, each to a random ``probability`` of the batch; some slices stay clean on purpose."""
     for name in names:
-        chosen = torch.rand(x.shape[0], 1, 1, 1, generator=generator) < probability
+        chosen = (torch.rand(x.shape[0], 1, 1, 1, generator=generator) < probability).to(x.device)
         x = torch.where(chosen, CORRUPTIONS[name](x, generator), x)
     return x.clamp(-0.2, 1.2)
 
@@ -86,13 +91,13 @@ class Augmentation:
 def augment(x: Tensor, generator: torch.Generator, how: Augmentation) -> Tensor:
     """Move, turn, scale, brighten and roughen every slice of a batch a little; returns values in [0, 1]."""
     batch = x.shape[0]
-    draw = 2 * torch.rand(batch, 6, generator=generator) - 1
+    draw = (2 * torch.rand(batch, 6, generator=generator) - 1).to(x.device)
     angle, scale = draw[:, 0] * math.radians(how.rotation), 1 + how.scale * draw[:, 1]
-    mirror = torch.where(draw[:, 2] > 0, 1.0, -1.0) if how.mirror else torch.ones(batch)
+    mirror = torch.where(draw[:, 2] > 0, 1.0, -1.0) if how.mirror else torch.ones_like(angle)
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
     move = 2 * how.shift * draw[:, 3:5]
     theta = torch.stack([torch.stack([cosine * mirror, -sine, move[:, 0]], 1), torch.stack([sine * mirror, cosine, move[:, 1]], 1)], 1)
     moved = F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=False), padding_mode="border", align_corners=False)
     moved = moved * (1 + how.gain * draw[:, 5, None, None, None])
-    level = how.noise * torch.rand(batch, 1, 1, 1, generator=generator)
-    return (moved + level * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    level = how.noise * torch.rand(batch, 1, 1, 1, generator=generator).to(x.device)
+    return (moved + level * torch.randn(x.shape, generator=generator).to(x.device)).clamp(0, 1)

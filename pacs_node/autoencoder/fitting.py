@@ -1,24 +1,28 @@
-"""The training loop: seeded, resumable, stopped early on held-out normal slices.
+"""The training loop: seeded, resumable, stopped early on held-out normal slices, on the CPU or a GPU by the same recipe.
 
-Every epoch draws its random numbers from a generator seeded by (seed, epoch), so a run that was interrupted and resumed from its
-checkpoint ends with the same weights as one that was not.
+Every epoch draws its random numbers from generators seeded by (seed, epoch), so a run that was interrupted and resumed from its
+checkpoint ends with the same weights as one that was not. What is spoilt, and how, is drawn on the CPU whatever the device, so that both
+see the same slices.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pacs_node.autoencoder.corruption import CORRUPTIONS, Augmentation, augment, corrupt
-from pacs_node.autoencoder.losses import training_loss, weight_of
-from pacs_node.autoencoder.network import Network, Output
+from pacs_node.autoencoder.adversarial import Adversarial, Adversary
+from pacs_node.autoencoder.checkpoint import Progress, Resumable, resume, save
+from pacs_node.autoencoder.corruption import DEFAULT_CORRUPTIONS, Augmentation, augment, corrupt
+from pacs_node.autoencoder.losses import weight_of
+from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.objective import Objective, held_out_objective, training_objective
+from pacs_node.autoencoder.precision import arithmetic, mixed, repeatable
 
 _GRADIENT_LIMIT = 1.0
 _WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
@@ -33,16 +37,22 @@ class Slices(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to train. ``patience``: epochs without a better held-out loss before training stops."""
+    """How long, how fast and towards what to train.
+
+    ``patience``: epochs without a better held-out loss before training stops. ``precision``: see `precision.PRECISIONS`.
+    ``adversarial``: a discriminator takes part.
+    """
 
     epochs: int = 20
     batch: int = 32
     rate: float = 2e-3
     patience: int = 6
     seed: int = 0
-    penalty: float = 0.01
-    corruptions: tuple[str, ...] = tuple(CORRUPTIONS)
+    objective: Objective = field(default_factory=Objective)
+    corruptions: tuple[str, ...] = DEFAULT_CORRUPTIONS
     augmentation: Augmentation = field(default_factory=Augmentation)
+    adversarial: Adversarial | None = None
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +74,21 @@ class History:
     best_epoch: int
 
 
-@dataclass
-class _State:
-    """What a checkpoint holds beside the network and the optimiser."""
+class _Run:
+    """One training run: what it changes and where it computes."""
 
-    losses: list[float]
-    best: dict[str, Tensor]
-    best_epoch: int = -1
+    def __init__(self, network: Network, schedule: Schedule, device: torch.device) -> None:
+        self.network, self.schedule, self.device = network.to(device), schedule, device
+        self.dtype = arithmetic(schedule.precision, device)
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=1e-4)
+        torch.manual_seed(schedule.seed)  # the discriminator's first weights
+        self.adversary = Adversary(schedule.adversarial, device) if schedule.adversarial else None
 
-    def better(self) -> bool:
-        return self.best_epoch < 0 or self.losses[-1] < self.losses[self.best_epoch]
+    @property
+    def parts(self) -> dict[str, Resumable]:
+        """What a checkpoint holds."""
+        parts: dict[str, Resumable] = {"network": self.network, "optimiser": self.optimiser}
+        return parts | {"adversary": self.adversary} if self.adversary else parts
 
 
 def fit(
@@ -82,32 +97,43 @@ def fit(
     held_out: Slices,
     schedule: Schedule,
     *,
+    device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> History:
-    """Train ``network`` in place and leave it with its best weights, in evaluation mode.
+    """Train ``network`` in place and leave it with its best weights, in evaluation mode, on ``device``.
 
     ``checkpoint`` is written after every epoch and resumed from where it belongs to the same data size, schedule and architecture;
-    any other content is ignored. ``progress`` is called after every batch and may raise to stop. Raises `ValueError` without slices.
+    any other content is ignored. ``progress`` is called after every batch and may raise to stop. Raises `ValueError` without slices, and
+    where the device cannot compute in the schedule's precision.
     """
     if not len(train.pixels) or not len(held_out.pixels):
         raise ValueError("training needs at least one training and one held-out slice")
-    with torch.random.fork_rng(devices=[]):
-        optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=1e-4)
-        key = repr((network.architecture, schedule, tuple(train.pixels.shape), tuple(held_out.pixels.shape)))
-        state = _resume(checkpoint, key, network, optimiser) or _State([], {})
-        for epoch in range(len(state.losses), schedule.epochs):
-            if epoch - state.best_epoch > schedule.patience and state.best_epoch >= 0:
-                break
-            _epoch(network, optimiser, train, schedule, progress, state)
-            state.losses.append(_held_out_loss(network, held_out, schedule))
-            if state.better():
-                state.best_epoch, state.best = epoch, {name: value.clone() for name, value in network.state_dict().items()}
-            if checkpoint is not None:
-                _save(checkpoint, key, network, optimiser, state)
-    network.load_state_dict(state.best)
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        run = _Run(network, schedule, device)
+        with repeatable(run.dtype, device):
+            done = _epochs(run, train, held_out, checkpoint, progress)
+    network.load_state_dict(done.best)
     network.eval()
-    return History(tuple(state.losses), state.best_epoch)
+    return History(tuple(done.losses), done.best_epoch)
+
+
+def _epochs(run: _Run, train: Slices, held_out: Slices, checkpoint: Path | None, progress: Callable[[Step], None]) -> Progress:
+    """Train from where the checkpoint stands until the schedule or the held-out slices say enough."""
+    schedule = run.schedule
+    key = repr((run.network.architecture, schedule, tuple(train.pixels.shape), tuple(held_out.pixels.shape)))
+    done = resume(checkpoint, key, run.parts)
+    for epoch in range(len(done.losses), schedule.epochs):
+        if epoch - done.best_epoch > schedule.patience and done.best_epoch >= 0:
+            break
+        _epoch(run, train, progress, done)
+        done.losses.append(_held_out_loss(run, held_out))
+        if done.better():
+            done.best_epoch, done.best = epoch, {name: value.to("cpu", copy=True) for name, value in run.network.state_dict().items()}
+        if checkpoint is not None:
+            save(checkpoint, key, run.parts, done)
+    return done
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
@@ -115,25 +141,21 @@ def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 100_003 + epoch)
 
 
-def _epoch(network: Network, optimiser: torch.optim.Optimizer, train: Slices, schedule: Schedule, progress: Callable[[Step], None], state: _State) -> None:
-    """One pass over the training slices in random order: the epoch after those whose losses ``state`` holds."""
-    epoch = len(state.losses)
+def _epoch(run: _Run, train: Slices, progress: Callable[[Step], None], so_far: Progress) -> None:
+    """One pass over the training slices in random order: the epoch after those whose losses ``so_far`` holds."""
+    schedule, epoch = run.schedule, len(so_far.losses)
     generator = _generator(schedule.seed, epoch)
     batches = torch.split(torch.randperm(len(train.pixels), generator=generator), schedule.batch)
     total = len(batches) * schedule.epochs
-    network.train()
+    run.network.train()
     for number, chosen in enumerate(batches):
         done = epoch * len(batches) + number
-        for group in optimiser.param_groups:
+        for group in run.optimiser.param_groups:
             group["lr"] = schedule.rate * _rate_factor(done / total)
-        both = torch.cat([train.pixels[chosen].float(), train.foreground[chosen, None].float()], dim=1)
+        both = torch.cat([train.pixels[chosen].float(), train.foreground[chosen, None].float()], dim=1).to(run.device)
         clean, foreground = _augmented(both, generator, schedule.augmentation)
-        loss = _loss(network, clean, foreground, corrupt(clean, generator, schedule.corruptions), schedule.penalty)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), _GRADIENT_LIMIT)
-        optimiser.step()
-        progress(Step(epoch, done + 1, total, float(loss.detach()), state.losses[-1] if state.losses else math.nan))
+        loss = _step(run, clean, foreground, corrupt(clean, generator, schedule.corruptions), done / total)
+        progress(Step(epoch, done + 1, total, loss, so_far.losses[-1] if so_far.losses else math.nan))
 
 
 def _augmented(both: Tensor, generator: torch.Generator, how: Augmentation) -> tuple[Tensor, Tensor]:
@@ -142,23 +164,41 @@ def _augmented(both: Tensor, generator: torch.Generator, how: Augmentation) -> t
     return moved[:, :-1], moved[:, -1:] > 0.5
 
 
-def _loss(network: Network, clean: Tensor, foreground: Tensor, spoilt: Tensor, penalty: float, beta: float = 0.5) -> Tensor:
-    """Loss of reconstructing the clean middle slice from the spoilt input."""
-    output: Output = network(spoilt)
-    middle = clean.shape[1] // 2
-    loss: Tensor = training_loss(clean[:, middle : middle + 1], output.mean, output.log_variance, weight_of(foreground), beta)
-    return loss + penalty * output.penalty
+def _middle(x: Tensor) -> Tensor:
+    """Return the slice that is reconstructed: (B, inputs, P, P) to (B, 1, P, P)."""
+    middle = x.shape[1] // 2
+    return x[:, middle : middle + 1]
 
 
-@torch.inference_mode()
-def _held_out_loss(network: Network, held_out: Slices, schedule: Schedule) -> float:
-    """Loss on held-out slices with the same corruption every time, by the plain likelihood: that of training is no measure of progress."""
+def _step(run: _Run, clean: Tensor, foreground: Tensor, spoilt: Tensor, done: float) -> float:
+    """Take one step towards reconstructing the clean middle slices from the spoilt input; the share ``done`` of all steps is behind."""
+    target = _middle(clean)
+    with mixed(run.dtype, run.device):
+        loss, output = training_objective(run.network, run.schedule.objective, target, weight_of(foreground), spoilt, done)
+        if run.adversary:
+            loss = loss + run.adversary.price(output.mean)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(run.network.parameters(), _GRADIENT_LIMIT)
+    run.optimiser.step()
+    if run.adversary:
+        with mixed(run.dtype, run.device):
+            run.adversary.learn(target, output.mean)
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def _held_out_loss(run: _Run, held_out: Slices) -> float:
+    """Loss on held-out slices with the same corruption every time."""
+    schedule = run.schedule
     generator = torch.Generator().manual_seed(schedule.seed)
-    network.eval()
+    run.network.eval()
     losses = []
     for pixels, foreground in zip(*(torch.split(part, schedule.batch) for part in held_out), strict=True):
-        clean = pixels.float()
-        loss = _loss(network, clean, foreground[:, None], corrupt(clean, generator, schedule.corruptions), schedule.penalty, beta=0.0)
+        clean = pixels.float().to(run.device)
+        weight = weight_of(foreground[:, None].to(run.device))
+        with mixed(run.dtype, run.device):
+            loss = held_out_objective(run.network, schedule.objective, _middle(clean), weight, corrupt(clean, generator, schedule.corruptions))
         losses.append(float(loss) * len(pixels))
     return sum(losses) / len(held_out.pixels)
 
@@ -168,30 +208,3 @@ def _rate_factor(done: float) -> float:
     if done < _WARM_UP:
         return 0.1 + 0.9 * done / _WARM_UP
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def _save(path: Path, key: str, network: Network, optimiser: torch.optim.Optimizer, state: _State) -> None:
-    """Write the checkpoint beside its name first, so that an interruption leaves the former one."""
-    content = {
-        "key": key,
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "losses": state.losses,
-        "best": state.best,
-        "best_epoch": state.best_epoch,
-    }
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    os.replace(part, path)
-
-
-def _resume(path: Path | None, key: str, network: Network, optimiser: torch.optim.Optimizer) -> _State | None:
-    """Load a checkpoint that belongs to this run; None where there is none."""
-    if path is None or not path.is_file():
-        return None
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    if content.get("key") != key:
-        return None
-    network.load_state_dict(content["network"])
-    optimiser.load_state_dict(content["optimiser"])
-    return _State(list(content["losses"]), content["best"], int(content["best_epoch"]))

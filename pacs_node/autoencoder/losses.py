@@ -1,6 +1,18 @@
-"""What training minimises. Tensors are (batch, 1, height, width); every loss is a scalar mean, dimensionless."""
+"""How far a reconstruction is from its target. Tensors are (batch, 1, height, width); every loss is a scalar mean over the weighted pixels.
+
+::
+
+    target, mean, log-variance ─┬─► β-NLL ──────────────────────────┐
+                                └─► 1 - SSIM at 1/2, 1/4 ── · 0.1 ──┴─► training_loss
+    target, mean, log-variance ───► NLL + ½ log 2π ─────────────────┐
+    divergence of the latent, nats an image ────── · β ─────────────┴─► negative_elbo, nats a pixel
+
+What else training minimises stands in `objective`, `penalties` and `adversarial`.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -60,6 +72,21 @@ def training_loss(target: Tensor, mean: Tensor, log_variance: Tensor, weight: Te
     With β above 0 the value itself does not fall as the fit gets better, only its gradient is right: compare epochs with β = 0.
     """
     return beta_nll(target, mean, log_variance, weight, beta) + 0.1 * multi_scale_dissimilarity(target, mean, weight)
+
+
+def negative_elbo(target: Tensor, mean: Tensor, log_variance: Tensor, weight: Tensor, divergence: Tensor, beta: float = 1.0) -> Tensor:
+    """Return the negative evidence lower bound, in nats a pixel (Kingma & Welling 2014; ``beta`` above 1: Higgins et al. 2017).
+
+    ::
+
+        - ELBO of an image = Σ over pixels of weight · - log N(target; mean, exp log-variance)  +  β · divergence
+        result = Σ over the batch of - ELBO / Σ of all weights
+
+    ``divergence`` is the latent's Kullback-Leibler divergence from its prior in nats an image, averaged over the batch (a scalar). With
+    all weights 1 this is the bound itself; smaller ones temper the likelihood of the pixels that matter less.
+    """
+    likelihood = beta_nll(target, mean, log_variance, weight, beta=0.0) + 0.5 * math.log(2 * math.pi)
+    return likelihood + beta * divergence * len(target) / weight.sum().clamp(min=1e-6)
 
 
 def weight_of(foreground: Tensor, background: float = 0.1) -> Tensor:

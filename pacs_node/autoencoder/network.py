@@ -14,6 +14,17 @@
 
 The stem keeps the convolutions away from full resolution, which is what makes 128² slices cheap on a CPU. The predicted
 log-variance says where healthy anatomy is hard to predict (edges, sutures): residuals are judged in units of it.
+
+One family: which classical autoencoder it is, the gates (`gates`) and what is minimised (`objective`) decide. With 3 inputs a slice is
+seen between its neighbours (2.5-D). Arithmetic of one 128² slice, multiplications and additions counted apart by torch's flop counter:
+
+=========  ====================  ===========  ==========
+size       channels              GFLOP        weights
+=========  ====================  ===========  ==========
+(default)  32, 48, 64            0.15         0.22 M
+small      48, 96, 128           0.43         0.79 M
+large      192, 256, 320, 384    5.02         12.0 M
+=========  ====================  ===========  ==========
 """
 
 from __future__ import annotations
@@ -28,6 +39,10 @@ from torch import Tensor, nn
 from pacs_node.autoencoder.gates import GATES
 
 STEM = 4
+SIZES: dict[str, tuple[int, ...]] = {"small": (48, 96, 128), "large": (192, 256, 320, 384)}
+"""Channels for two CPU cores and for a GPU, in one word."""
+
+_MAPS = 2  # what the head says of each pixel: mean and log-variance
 _GROUPS = 8
 LOG_VARIANCE_RANGE = (-12.0, 2.0)
 
@@ -72,7 +87,13 @@ class Output(NamedTuple):
     mean: Tensor  # (B, 1, P, P) the expected healthy slice, in units of the input
     log_variance: Tensor  # (B, 1, P, P) natural logarithm of its variance
     embedding: Tensor  # (B, features)
-    penalty: Tensor  # scalar, sum of the gates' penalties
+    codes: tuple[Tensor, ...]  # what each gate let pass, level 0 first: (B, channels, P / 4, P / 4), (B, channels, P / 8, P / 8), …
+    prices: tuple[Tensor, ...]  # scalars, what each gate asks for that
+
+    @property
+    def penalty(self) -> Tensor:
+        """Sum of the gates' prices."""
+        return torch.stack(self.prices).sum()
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -86,7 +107,8 @@ def _level(inputs: int, outputs: int) -> nn.Sequential:
 class Network(nn.Module):
     """A gated U-Net autoencoder after Ronneberger et al. 2015 and Kascenas et al. 2022 (see the picture at the top of the module).
 
-    ``forward`` takes (B, inputs, P, P) float in [0, 1] and returns an `Output`.
+    ``forward`` takes (B, inputs, P, P) float in [0, 1] and returns an `Output`, whose tensors are float32 under autocast too: losses and
+    statistics need the digits.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -98,25 +120,26 @@ class Network(nn.Module):
         self.gates = nn.ModuleList([GATES[kind](width) for kind, width in zip(architecture.gates, channels, strict=True)])
         self.up = nn.ModuleList([nn.ConvTranspose2d(high, low, 2, stride=2) for low, high in pairwise(channels)])
         self.decoder = nn.ModuleList([_level(2 * width, width) for width in channels[:-1]])
-        self.head = nn.Conv2d(channels[0], 2 * STEM**2, 1)
+        self.head = nn.Conv2d(channels[0], _MAPS * STEM**2, 1)
         self.unstem = nn.PixelShuffle(STEM)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Output:
         """Reconstruct the middle slice of each input."""
-        levels, penalty = [], x.new_zeros(())
+        codes, prices = [], []
         x = self.stem(x).contiguous(memory_format=torch.channels_last)
         for depth, (encode, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
             x = encode(x if depth == 0 else nn.functional.avg_pool2d(x, 2))
             passed, price = gate(x)
-            levels.append(passed)
-            penalty = penalty + price
-        bottom = x = levels.pop()
-        for up, decode, skip in zip(reversed(self.up), reversed(self.decoder), reversed(levels), strict=True):
+            codes.append(passed)
+            prices.append(price)
+        x = codes[-1]
+        for up, decode, skip in zip(reversed(self.up), reversed(self.decoder), reversed(codes[:-1]), strict=True):
             x = decode(torch.cat([up(x), skip], dim=1))
-        mean, log_variance = self.head(x).chunk(2, dim=1)
+        mean, log_variance = (self.unstem(part) for part in self.head(x).float().chunk(_MAPS, dim=1))
+        bottom = codes[-1].float()
         embedding = torch.cat([bottom.mean((2, 3)), bottom.std((2, 3))], dim=1)
-        return Output(self.unstem(mean), self.unstem(log_variance).clamp(*LOG_VARIANCE_RANGE), embedding, penalty)
+        return Output(mean, log_variance.clamp(*LOG_VARIANCE_RANGE), embedding, tuple(codes), tuple(prices))
 
 
 def with_neighbours(stack: Tensor, inputs: int) -> Tensor:
