@@ -117,6 +117,7 @@ def in_unit(volume: Volume, manifest: Manifest) -> Volume:
     ends = how.intensity.physical[0], how.intensity.physical[-1]
     if not volume.picture or how.scaling != "none" or ends == (0.0, WHITE):
         return volume
-    values = how.intensity.to_physical(volume.pixels / np.float32(WHITE))
+    grey = volume.pixels[:]
+    values = how.intensity.to_physical(grey / np.float32(WHITE))
     remark = f"the picture has no unit: its grey values were laid along the model's intensities ({ends[0]:g} to {ends[1]:g}) and measure nothing"
-    return replace(volume, pixels=np.where(np.isfinite(volume.pixels), values, np.float32(np.nan)), remarks=(*volume.remarks, remark))
+    return replace(volume, pixels=np.where(np.isfinite(grey), values, np.float32(np.nan)), remarks=(*volume.remarks, remark))
