@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pacs_node.cli.evaluating import evaluate
+from pacs_node.cli.options import bars as _bars
 from pacs_node.records import Population
 
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder with at least model.yaml.")]
 DataOption = Annotated[list[Path] | None, typer.Option("--data", help="Folder of DICOM studies; may be given several times.")]
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, float], None]]:
-    """Show one progress bar for each stage that reports itself; a stage is told by the words before its first colon."""
-    tasks: dict[str, TaskID] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def report(what: str, fraction: float) -> None:
-            stage = what.split(":")[0]
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(what, total=1.0)
-            progress.update(tasks[stage], description=what, completed=fraction)
-
-        yield report
 
 
 def _print_refused(refused: tuple[str, ...]) -> None:
@@ -83,27 +65,6 @@ def calibrate(
         typer.echo(f"{bundle}: calibrated on {done.studies} {population} studies, threshold {done.threshold:.3f}")
     for line in calibrating.told(done):
         typer.echo(line)
-
-
-def evaluate(
-    bundle: BundleOption,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table as JSON.")] = None,
-    normal: Annotated[int, typer.Option("--normal", min=10, help="Phantoms without a lesion.")] = 40,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Phantoms of each family, contrast and size of lesion (16 combinations).")] = 3,
-) -> None:
-    """Look for planted lesions in held-out phantoms, beside the baselines, and write CARD.md.
-
-    Example: pacs-node evaluate --bundle models/ct-head --json evaluation.json
-    """
-    from pacs_node.analysis.bundle import load
-    from pacs_node.workbench import card, evaluation
-
-    with _bars() as report:
-        result = evaluation.evaluate(bundle, json_file, normal=normal, rounds=rounds, report=report)
-    path = card.write_card(load(bundle), result)
-    for name, row in {**result["score"], **result["baselines"]}.items():
-        typer.echo(f"{name:12} AUROC {row['auroc']:.3f} ({row['ci95'][0]:.3f} to {row['ci95'][1]:.3f})")
-    typer.echo(f"wrote {path}")
 
 
 def register(app: typer.Typer) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pacs_node.config import Settings, load_settings
@@ -72,3 +74,19 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     return escape(f"{value:.3f}" if isinstance(value, float) else str(value))
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, float], None]]:
+    """Show one progress bar for each stage that reports itself; a stage is told by the words before its first colon."""
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def report(what: str, fraction: float) -> None:
+            stage = what.split(":")[0]
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(what, total=1.0)
+            progress.update(tasks[stage], description=what, completed=fraction)
+
+        yield report

@@ -1,168 +1,160 @@
-"""``pacs-node evaluate``: how well a bundle finds planted lesions, beside the baselines it has to beat.
+"""``pacs-node evaluate``: how well a bundle tells unusual studies from normal ones, beside the baselines it has to beat.
 
-The phantoms come from seeds that neither training nor calibration saw; the four families of lesions are none of the training's
-corruptions. The numbers describe phantoms and are no clinical evidence.
+::
+
+    sets ─► readings (a study's numbers, kept over an interruption) ─► table ─► JSON, console, pictures, card
+
+Phantoms come from seeds that neither training nor calibration saw; the four families of lesions are none of the training's corruptions.
+Numbers on phantoms and on planted lesions are no clinical evidence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import product
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.manifest import WEIGHTS, sha256
 from pacs_node.autoencoder import scoring
-from pacs_node.autoencoder.baselines import BASELINES, baseline_score
-from pacs_node.errors import InputError
-from pacs_node.phantoms import LESIONS
-from pacs_node.workbench import material, metrics
+from pacs_node.errors import InputError, NotAnalysable
+from pacs_node.workbench import evaluation_readings, evaluation_tables
+from pacs_node.workbench.evaluation_readings import Kept, Reading
+from pacs_node.workbench.evaluation_sets import FAMILIES, PHANTOMS, STRATA, Case, EvaluationSet, PhantomSet, Subject, cases, make_phantom
 from pacs_node.workbench.map_metrics import is_hit
 from pacs_node.workbench.material import Planted, Report
 
-FAMILIES = tuple(LESIONS)
-CONTRASTS = (1.5, 3.0)
-SIZES = (0.015, 0.05)
-SET = "held-out phantoms"
+__all__ = ["FAMILIES", "PHANTOMS", "STRATA", "Case", "Evaluated", "cases", "evaluate", "evaluate_set", "is_hit", "judged", "make", "phantom_set", "write_json"]
 
-Heat = Callable[[Planted], NDArray[np.float32]]
-
-
-@dataclass
-class _Row:
-    """One detector's results: a study score for each case, and by the case's number the pixel AP and whether the hottest place is a lesion's."""
-
-    scores: list[float] = field(default_factory=list)
-    pixel_ap: dict[int, float] = field(default_factory=dict)
-    hit: dict[int, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One phantom of the evaluation set; ``family`` is None for one without a lesion."""
-
-    seed: int
-    family: str | None = None
-    contrast: float = 3.0
-    size: float = 0.05
-
-
-def cases(normal: int, rounds: int) -> list[Case]:
-    """Return ``normal`` phantoms without a lesion, and ``rounds`` of every family, contrast and size; no seed is used twice."""
-    first = material.SEEDS["evaluate"]
-    planted = [(family, contrast, size) for _ in range(rounds) for family, contrast, size in product(FAMILIES, CONTRASTS, SIZES)]
-    return [Case(first + index) for index in range(normal)] + [Case(first + normal + index, *what) for index, what in enumerate(planted)]
-
-
-def evaluate(
-    bundle_dir: Path, json_file: Path | None = None, *, normal: int = 40, rounds: int = 3, report: Report = lambda what, fraction: None
-) -> dict[str, Any]:
-    """Evaluate the bundle on ``normal`` phantoms without and 16 × ``rounds`` with a lesion; returns, and writes, the table.
-
-    The table holds ``set``, ``n``, ``score`` and ``baselines`` (name to auroc, ci95, pixel AP) and ``families``. Raises `InputError`
-    where the bundle's recipe names no phantoms.
-    """
-    bundle = bundles.load(bundle_dir)
-    wanted = cases(normal, rounds)
-    rows: dict[str, _Row] = {name: _Row() for name in ("study", *scoring.STUDY_PARTS, *BASELINES)}
-    flagged = []
-    for done, case in enumerate(wanted, start=1):
-        planted = make(bundle, case)
-        scores = judged(bundle, planted)
-        flagged.append(bundle.calibration is not None and bundle.calibration.threshold is not None and scores.study > bundle.calibration.threshold)
-        _add(rows, bundle, planted, scores)
-        report("evaluating on phantoms", done / len(wanted))
-    result = _table(bundle, wanted, rows, flagged)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return result
+_LEAST_FOR_A_POOL = 16
 
 
 def make(bundle: Bundle, case: Case) -> Planted:
-    """Make and prepare the phantom of one case."""
-    part = bundle.manifest.recipe.phantoms
-    if part is None:
-        raise InputError(f"the recipe of {bundle.folder} names no phantoms: add `phantoms` to its recipe, they are what it is evaluated on")
-    what = {} if case.family is None else {"lesion": case.family, "contrast": case.contrast, "size": case.size}
-    return material.phantom(part, bundle.manifest, case.seed, **what)
+    """Make and prepare the phantom of one case; raises `InputError` where the bundle's recipe names no phantoms."""
+    return make_phantom(phantom_set(bundle, 1, 1).part, bundle.manifest, case)
 
 
 def judged(bundle: Bundle, planted: Planted) -> scoring.Scores:
     """Score one prepared phantom as the node would."""
-    prepared = planted.prepared
-    foreground = torch.from_numpy(prepared.foreground)
-    return scoring.judge(prepared.x, scoring.look(bundle.network, prepared.x), foreground, bundle.normals, bundle.manifest.scoring.fusion, prepared.stratum)
+    return evaluation_readings.judge(bundle, planted.prepared)[1]
 
 
-def _add(rows: dict[str, _Row], bundle: Bundle, planted: Planted, scores: scoring.Scores) -> None:
-    for name, value in (("study", scores.study), *scores.parts.items()):
-        rows[name].scores.append(value)
-    _add_pixels(rows["study"], scores.z, planted)
-    x, foreground = planted.prepared.x, torch.from_numpy(planted.prepared.foreground)
-    for name, heat_of in BASELINES.items():
-        heat = heat_of(x, foreground, bundle.baselines)
-        rows[name].scores.append(baseline_score(heat, foreground, bundle.manifest.scoring.top))
-        _add_pixels(rows[name], heat, planted)
+def phantom_set(bundle: Bundle, normal: int, rounds: int) -> PhantomSet:
+    """Return the bundle's phantoms: ``normal`` without a lesion, ``rounds`` of each stratum; raises `InputError` where its recipe names none."""
+    part = bundle.manifest.recipe.phantoms
+    if part is None:
+        raise InputError(f"the recipe of {bundle.folder} names no phantoms: give studies with --data or --planted, or add `phantoms` to its recipe")
+    return PhantomSet(part, bundle.manifest, tuple(cases(normal, rounds)))
 
 
-def _add_pixels(row: _Row, heat: Tensor, planted: Planted) -> None:
-    """Judge a map on the slices that hold the lesion, within the body."""
-    lesion, inside = planted.lesion & planted.prepared.foreground, planted.prepared.foreground
-    if not lesion.any():
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What came of a set: its table, the readings behind it, and who was not judged with the reason."""
+
+    known: EvaluationSet
+    table: dict[str, Any]
+    readings: tuple[Reading, ...]
+    refused: tuple[str, ...]
+
+
+def evaluate(
+    bundle_dir: Path, json_file: Path | None = None, *, normal: int = 40, rounds: int = 3, processes: int = 1, report: Report = lambda what, fraction: None
+) -> dict[str, Any]:
+    """Evaluate the bundle on ``normal`` phantoms without and 36 × ``rounds`` with a lesion; returns, and writes, the table."""
+    bundle = bundles.load(bundle_dir)
+    result = evaluate_set(bundle, phantom_set(bundle, normal, rounds), processes=processes, report=report)
+    if json_file is not None:
+        write_json(json_file, [result.table])
+    return result.table
+
+
+def evaluate_set(bundle: Bundle, known: EvaluationSet, *, processes: int = 1, report: Report = lambda what, fraction: None) -> Evaluated:
+    """Judge everybody in a set and draw up its table; an interrupted evaluation of a slow set goes on where it was.
+
+    Raises `InputError` where nobody is left.
+    """
+    kept = Kept(bundle) if known.slow else None
+    readings: dict[Subject, Reading] = {}
+    refused: list[str] = []
+    for subject in known.subjects:
+        found = None if kept is None else kept.get(known, subject)
+        if found is not None:
+            readings[subject] = found
+    todo = [subject for subject in known.subjects if subject not in readings]
+    for done, (subject, outcome) in enumerate(_outcomes(bundle, known, todo, processes), start=1):
+        if isinstance(outcome, str):
+            refused.append(f"{subject.name}: {outcome}")
+        else:
+            readings[subject] = outcome
+            if kept is not None:
+                kept.add(known, outcome)
+        report(f"evaluating on {known.name}", done / len(todo))
+    if kept is not None:
+        kept.tidy()
+    ordered = tuple(readings[subject] for subject in known.subjects if subject in readings)
+    if not ordered:
+        raise InputError(f"none of the {len(known.subjects)} studies of {known.name} can be judged: {refused[0] if refused else 'there are none'}")
+    return Evaluated(known, _headed(bundle, known, evaluation_tables.table(ordered)), ordered, tuple(refused))
+
+
+def _headed(bundle: Bundle, known: EvaluationSet, table: dict[str, Any]) -> dict[str, Any]:
+    facts = {"bundle": bundle.name, "version": bundle.manifest.version, "weights_sha256": sha256(bundle.folder / WEIGHTS)}
+    return facts | {"set": known.name, "unit": known.unit} | table
+
+
+def write_json(file: Path, tables: Sequence[dict[str, Any]]) -> None:
+    """Write the first table, with the others under ``others``; raises `InputError` where the file cannot be written."""
+    content = dict(tables[0]) | ({"others": list(tables[1:])} if len(tables) > 1 else {})
+    try:
+        file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {file} ({error.strerror or error}): name a file in a folder that can be written") from error
+
+
+# --- the work --------------------------------------------------------------------------------------------------------------
+
+Outcome = Reading | str
+
+
+def _outcomes(bundle: Bundle, known: EvaluationSet, todo: Sequence[Subject], processes: int) -> Iterator[tuple[Subject, Outcome]]:
+    """Yield everybody's reading, or the reason why there is none, as they come."""
+    if processes < 2 or not known.slow or len(todo) < _LEAST_FOR_A_POOL:
+        for subject in todo:
+            yield subject, _outcome(bundle, known, subject)
         return
-    values, case = heat.numpy(), len(row.scores) - 1
-    held = lesion.any((1, 2))
-    row.pixel_ap[case] = metrics.average_precision(values[held][inside[held]], lesion[held][inside[held]])
-    row.hit[case] = is_hit(values, lesion)
+    fresh = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(processes, mp_context=fresh, initializer=_begin, initargs=(bundle.folder, known)) as pool:
+        waiting = {pool.submit(_in_a_child, subject): subject for subject in todo}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _table(bundle: Bundle, wanted: list[Case], rows: dict[str, _Row], flagged: list[bool]) -> dict[str, Any]:
-    truth = [case.family is not None for case in wanted]
-    measured = {name: _measured(row, truth) for name, row in rows.items()}
-    normal = [flag for flag, positive in zip(flagged, truth, strict=True) if not positive]
-    return {
-        "bundle": bundle.name,
-        "version": bundle.manifest.version,
-        "weights_sha256": sha256(bundle.folder / WEIGHTS),
-        "set": SET,
-        "n": len(wanted),
-        "lesions": sum(truth),
-        "score": {name: row for name, row in measured.items() if name not in BASELINES},
-        "baselines": {name: measured[name] for name in BASELINES},
-        "families": {family: _family(family, wanted, rows) for family in FAMILIES},
-        "false_positive_rate": float(np.mean(normal)) if bundle.calibration is not None else None,
-    }
+def _outcome(bundle: Bundle, known: EvaluationSet, subject: Subject) -> Outcome:
+    try:
+        return evaluation_readings.read(bundle, subject, known.make(subject))
+    except NotAnalysable as reason:
+        return str(reason)
 
 
-def _measured(row: _Row, truth: list[bool]) -> dict[str, Any]:
-    result: dict[str, Any] = {"auroc": metrics.auroc(row.scores, truth), "ci95": list(metrics.auroc_interval(row.scores, truth))}
-    result["ap"] = metrics.average_precision(np.asarray(row.scores, dtype=np.float32), np.asarray(truth))
-    if row.pixel_ap:
-        mean, low, high = metrics.mean_interval(list(row.pixel_ap.values()))
-        result |= {"pixel_ap": mean, "pixel_ap_ci95": [low, high], "hottest_place_in_lesion": float(np.mean(list(row.hit.values())))}
-    return result
+_here: tuple[Bundle, EvaluationSet] | None = None  # of a child process
 
 
-def _family(family: str, wanted: list[Case], rows: dict[str, _Row]) -> dict[str, Any]:
-    """Results of one family against all phantoms without a lesion."""
-    chosen = [index for index, case in enumerate(wanted) if case.family in (None, family)]
-    truth = [wanted[index].family is not None for index in chosen]
-    lesions = [index for index in chosen if wanted[index].family is not None and index in rows["study"].hit]
-    result: dict[str, Any] = {}
-    for name in ("study", *BASELINES):
-        row = rows[name]
-        result[name] = {
-            "auroc": metrics.auroc([row.scores[index] for index in chosen], truth),
-            "pixel_ap": float(np.mean([row.pixel_ap[index] for index in lesions])),
-            "hottest_place_in_lesion": float(np.mean([row.hit[index] for index in lesions])),
-        }
-    return result
+def _begin(folder: Path, known: EvaluationSet) -> None:
+    global _here
+    torch.set_num_threads(1)
+    _here = (bundles.load(folder), known)
+
+
+def _in_a_child(subject: Subject) -> Outcome:
+    assert _here is not None
+    return _outcome(*_here, subject)

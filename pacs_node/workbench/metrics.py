@@ -88,13 +88,16 @@ def draws(patients: Sequence[str], positive: Sequence[bool], rounds: int = ROUND
     """Return how often each study counts in each round, (rounds, n).
 
     Patients are drawn with replacement, those with a positive study and those without each among themselves, so that both groups stay
-    as large as they are.
+    as large as they are. No round is drawn where either is a single patient: that says nothing of how patients vary.
     """
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     with_positive = np.zeros(len(names), dtype=bool)
     np.logical_or.at(with_positive, owner, np.asarray(positive, dtype=bool))
     rng, times = np.random.default_rng(seed), np.zeros((rounds, len(names)))
-    for group in (np.flatnonzero(with_positive), np.flatnonzero(~with_positive)):
+    groups = [np.flatnonzero(with_positive), np.flatnonzero(~with_positive)]
+    if any(len(group) == 1 for group in groups):
+        return np.zeros((0, len(owner)))
+    for group in groups:
         if len(group):
             drawn = rng.integers(len(group), size=(rounds, len(group))) + len(group) * np.arange(rounds)[:, None]
             times[:, group] = np.bincount(drawn.ravel(), minlength=rounds * len(group)).reshape(rounds, len(group))
@@ -103,6 +106,8 @@ def draws(patients: Sequence[str], positive: Sequence[bool], rounds: int = ROUND
 
 def _rounds(measure: Measure, scores: Floats, positive: Flags, weights: Floats) -> Floats:
     step = max(1, _AT_ONCE // max(1, len(scores)))
+    if not len(weights):
+        return np.zeros(0)
     return np.concatenate([measure(scores, positive, weights[first : first + step]) for first in range(0, len(weights), step)])
 
 

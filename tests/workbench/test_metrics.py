@@ -81,6 +81,8 @@ def test_what_cannot_be_told_is_no_number_and_a_missing_value_takes_no_part() ->
     found = metrics.mean([1.0, float("nan"), 3.0], weights)
     assert found.value == 2.0 and found.low == 1.0 and found.high == 3.0
     assert np.isnan(metrics.mean([float("nan")] * 3, weights).low)
+    alone = metrics.measure("auroc", [1.0, 2.0, 3.0], [False, False, True], metrics.draws(["a", "b", "c"], [False, False, True]))
+    assert alone.value == 1.0 and np.isnan(alone.low)
     with pytest.raises(ValueError, match="both groups"):
         metrics.auroc([1.0, 2.0], [True, True])
 

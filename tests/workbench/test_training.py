@@ -1,6 +1,5 @@
 """From studies to a bundle that loads: train, calibrate, evaluate, and what is refused in one sentence."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from datetime import date
@@ -19,7 +18,7 @@ from pacs_node.cli import models
 from pacs_node.errors import BundleError, InputError
 from pacs_node.phantoms import PhantomSpec, make_study, make_volume
 from pacs_node.records import Population, Verdict
-from pacs_node.workbench import calibrating, card, evaluation, material, metrics, training
+from pacs_node.workbench import calibrating, evaluation, material, training
 from tests.analysis.conftest import MODEL_YAML, ct_slice
 
 TODAY = date(2026, 6, 1)
@@ -138,7 +137,7 @@ def test_the_seeds_of_the_four_uses_do_not_meet() -> None:
     starts = sorted(material.SEEDS.values())
     assert min(b - a for a, b in pairwise(starts)) >= 1_000_000
     seeds = [case.seed for case in evaluation.cases(40, 3)]
-    assert len(set(seeds)) == len(seeds) == 40 + 3 * 16
+    assert len(set(seeds)) == len(seeds) == 40 + 3 * 36
 
 
 def test_a_synthetic_calibration_gives_verdicts_on_phantoms_only_with_enough_studies(copy: Path) -> None:
@@ -177,23 +176,6 @@ def test_a_damaged_calibration_does_not_keep_a_bundle_from_being_calibrated(copy
     assert read_calibration(copy, read_manifest(copy).files["weights.safetensors"]) is not None
 
 
-@pytest.mark.slow
-def test_an_evaluation_compares_with_the_baselines_and_writes_the_card(copy: Path, tmp_path: Path) -> None:
-    calibrating.calibrate(copy, [], Population.SYNTHETIC, today=TODAY, promise=LAX)
-    result = evaluation.evaluate(copy, tmp_path / "table.json", normal=4, rounds=1)
-    assert json.loads((tmp_path / "table.json").read_text()) == result
-    assert result["n"] == 20
-    assert set(result["baselines"]) == {"intensity", "components"}
-    low, high = result["score"]["study"]["ci95"]
-    assert 0 <= low <= result["score"]["study"]["auroc"] <= high <= 1
-    assert set(result["families"]) == set(evaluation.FAMILIES)
-    text = card.write_card(bundles.load(copy), result).read_text()
-    assert "research use only" in text
-    assert result["weights_sha256"] in text
-    assert all(path.stat().st_size < 100_000 for path in (copy / "card").glob("*.png"))
-    assert len(list((copy / "card").glob("*.png"))) == 4
-
-
 @pytest.mark.parametrize(("command", "options"), [("train", "--labels"), ("calibrate", "--population"), ("evaluate", "--json")])
 def test_each_command_helps_with_an_example(command: str, options: str) -> None:
     app = typer.Typer()
@@ -210,13 +192,3 @@ def test_the_command_prints_what_a_calibration_gave(copy: Path) -> None:
     done = CliRunner().invoke(app, ["calibrate", "--bundle", str(copy), "--population", "synthetic"])
     assert done.exit_code == 0, done.output
     assert "7 studies are too few for a threshold, at least 59 are needed" in done.output
-
-
-def test_metrics_agree_with_counting() -> None:
-    scores, truth = [0.1, 0.4, 0.35, 0.8], [False, False, True, True]
-    assert metrics.auroc(scores, truth) == 0.75
-    low, high = metrics.auroc_interval(scores * 10, truth * 10)
-    assert low <= 0.75 <= high
-    assert metrics.mean_interval([1.0, 1.0, 1.0]) == (1.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="both groups"):
-        metrics.auroc([1.0, 2.0], [True, True])

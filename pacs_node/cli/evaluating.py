@@ -1,0 +1,53 @@
+"""``pacs-node evaluate``: how well a bundle finds what is unusual, on phantoms, planted lesions and labelled studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pacs_node.cli.options import bars
+
+_Folders = list[Path] | None
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Folder with at least model.yaml.")],
+    data: Annotated[_Folders, typer.Option("--data", help="Folder of studies that the bundle was not trained on; may be given several times.")] = None,
+    labels: Annotated[_Folders, typer.Option("--labels", help="CSV with file, label[, patient][, mask]: one set; may be given several times.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the tables as JSON.")] = None,
+    phantoms: Annotated[bool | None, typer.Option("--phantoms/--no-phantoms", help="Held-out phantoms; by default where no other set is given.")] = None,
+    normal: Annotated[int, typer.Option("--normal", min=10, help="Phantoms without a lesion.")] = 40,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Lesions of each family, contrast and size (36 combinations).")] = 5,
+    name: Annotated[str, typer.Option("--name", help="What the labelled set is called in tables; else the name of its folder.")] = "",
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that make and judge studies.")] = 2,
+) -> None:
+    """Measure how well a bundle tells unusual studies from normal ones, beside its baselines, with intervals by patient.
+
+    Without --data, lesions are planted into phantoms that neither training nor calibration saw, and CARD.md is written anew. An
+    interrupted evaluation goes on where it was.
+
+    Example: pacs-node evaluate --bundle models/ct-head --json evaluation.json
+    """
+    from pacs_node.analysis.bundle import load
+    from pacs_node.workbench import card, evaluation, evaluation_words
+    from pacs_node.workbench.evaluation_request import Request, sets_of
+
+    request = Request(tuple(data or ()), tuple(labels or ()), phantoms, normal, rounds, name)
+    loaded = load(bundle)
+    with bars() as report:
+        done = [evaluation.evaluate_set(loaded, one, processes=processes, report=report) for one in sets_of(loaded, request, report)]
+    tables = [one.table for one in done]
+    console = Console()
+    for item in evaluation_words.shown(tables):
+        console.print(item, highlight=False)
+    for one in done:
+        for line in one.refused:
+            typer.echo(f"not used: {line}")
+    if json_file is not None:
+        evaluation.write_json(json_file, tables)
+    for table in tables:
+        if table["set"] == evaluation.PHANTOMS:
+            typer.echo(f"wrote {card.write_card(loaded, table)}")
