@@ -25,6 +25,7 @@ def train(
     bundle: BundleOption,
     data: DataOption = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file and label; only what is labelled normal is used.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
 ) -> None:
     """Train a bundle by the recipe in its model.yaml; the same command resumes an interrupted run.
 
@@ -35,7 +36,7 @@ def train(
     from pacs_node.workbench import training
 
     with _bars() as report:
-        done = training.train(bundle, data or [], labels, report)
+        done = training.train(bundle, data or [], labels, report, device=device)
     _print_refused(done.refused)
     best, epochs = done.history.best_epoch + 1, len(done.history.held_out)
     typer.echo(f"{bundle}: trained on {done.studies} studies, {done.held_out} held out, best epoch {best} of {epochs}")

@@ -14,6 +14,7 @@ from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.fitting import History, Slices, Step, fit
 from pacs_node.autoencoder.network import Network, with_neighbours
 from pacs_node.autoencoder.normals import Example, fit_normals
+from pacs_node.autoencoder.precision import arithmetic, device_of
 from pacs_node.autoencoder.reference import keep
 from pacs_node.errors import InputError
 from pacs_node.workbench import material
@@ -34,20 +35,25 @@ class Trained:
     history: History
 
 
-def train(bundle_dir: Path, data: Sequence[Path] = (), labels: Path | None = None, report: Report = lambda what, fraction: None) -> Trained:
+def train(
+    bundle_dir: Path, data: Sequence[Path] = (), labels: Path | None = None, report: Report = lambda what, fraction: None, *, device: str = "auto"
+) -> Trained:
     """Train the bundle in ``bundle_dir`` by the recipe in its ``model.yaml``.
 
     ``data`` are folders of normal DICOM studies; without any, the recipe's own ``data`` and ``phantoms`` are used. Interrupted runs
-    resume when the same command is given again. Writes weights and baselines and records their SHA-256; the same data, recipe and number
-    of threads give the same weights. Raises `BundleError` or `InputError` in one sentence.
+    resume when the same command is given again. Writes weights and baselines and records their SHA-256; the same data, recipe, device and
+    number of threads give the same weights. ``device`` is one of `precision.DEVICES`. Raises `BundleError` or `InputError` in one sentence.
     """
     manifest = read_manifest(bundle_dir)
+    _usable(device, manifest)
     train_on, held_out, refused = _studies(bundle_dir, manifest, data, labels, report)
-    history = fit_bundle(bundle_dir, manifest, train_on, held_out, report)
+    history = fit_bundle(bundle_dir, manifest, train_on, held_out, report, device=device)
     return Trained(len(train_on), len(held_out), tuple(refused), history)
 
 
-def fit_bundle(bundle_dir: Path, manifest: Manifest, train_on: Sequence[Example], held_out: Sequence[Example], report: Report) -> History:
+def fit_bundle(
+    bundle_dir: Path, manifest: Manifest, train_on: Sequence[Example], held_out: Sequence[Example], report: Report, *, device: str = "auto"
+) -> History:
     """Train on studies at hand, measure what is usual, and write weights and baselines into ``bundle_dir``, which holds the ``model.yaml``."""
     torch.manual_seed(manifest.recipe.seed)
     network = Network(manifest.architecture)
@@ -57,6 +63,7 @@ def fit_bundle(bundle_dir: Path, manifest: Manifest, train_on: Sequence[Example]
         _slices(train_on, manifest),
         _slices(held_out, manifest),
         manifest.recipe.schedule,
+        device=_usable(device, manifest),
         checkpoint=checkpoint,
         progress=lambda step: report(_told(step), step.done / step.total),
     )
@@ -64,9 +71,20 @@ def fit_bundle(bundle_dir: Path, manifest: Manifest, train_on: Sequence[Example]
     normals = fit_normals(network, [one.x for one in train_on], held_out, manifest.scoring.fusion, manifest.scoring.bins)
     baselines = fit_baselines([(one.x, one.foreground) for one in train_on])
     report("measuring what is usual", 1.0)
+    network.cpu()
     bundles.save(bundle_dir, network, normals, baselines, keep(network, [one.x for one in train_on], manifest.recipe.reference))
     checkpoint.unlink(missing_ok=True)
     return history
+
+
+def _usable(device: str, manifest: Manifest) -> torch.device:
+    """Return the device that is to train; raises `InputError` where it is not there or cannot compute in the recipe's precision."""
+    try:
+        found = device_of(device)
+        arithmetic(manifest.recipe.precision, found)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return found
 
 
 def _told(step: Step) -> str:
