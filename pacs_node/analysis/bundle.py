@@ -19,14 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pacs_node.analysis import portrait
 from pacs_node.analysis.calibration_file import CalibrationFile, read_calibration
 from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
 from pacs_node.autoencoder.baselines import Baselines
+from pacs_node.autoencoder.familiarity import Familiarity
 from pacs_node.autoencoder.network import Network
 from pacs_node.autoencoder.reference import Reference
 from pacs_node.autoencoder.scoring import Normals
@@ -34,7 +37,8 @@ from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import BundleError
 from pacs_node.records import Algorithm
 
-_NETWORK, _NORMALS, _REFERENCE = "network.", "normals.", "reference."
+_NETWORK, _NORMALS, _REFERENCE, _GATE = "network.", "normals.", "reference.", "gate."
+_FORMAT = "format"  # of the portrait that the gate was fitted on
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Bundle:
     calibration: CalibrationFile | None
     algorithm: Algorithm
     reference: Reference | None = None  # of bundles that keep training slices for the report on the spot
+    familiarity: Familiarity | None = None  # None: the bundle has no learnt gate
 
     @property
     def name(self) -> str:
@@ -60,10 +65,10 @@ def load(folder: Path) -> Bundle:
     """Load and verify a bundle; raises `BundleError` naming the file at fault and the remedy."""
     manifest = read_manifest(folder)
     weights, baselines = (_verified(folder, manifest, name) for name in (WEIGHTS, BASELINES))
-    network, normals, reference = _weights(folder, manifest, weights)
+    network, normals, reference, familiarity = _weights(folder, manifest, weights)
     digests = {name: sha256(folder / name) for name in (MODEL, WEIGHTS, BASELINES)}
     calibration, algorithm = read_calibration(folder, digests[WEIGHTS]), _algorithm(folder, manifest, digests)
-    return Bundle(folder, manifest, network, normals, _baselines(folder, baselines), calibration, algorithm, reference)
+    return Bundle(folder, manifest, network, normals, _baselines(folder, baselines), calibration, algorithm, reference, familiarity)
 
 
 def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
@@ -77,7 +82,7 @@ def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
     return path
 
 
-def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Normals, Reference | None]:
+def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Normals, Reference | None, Familiarity | None]:
     try:
         tensors = load_file(path)
         network = Network(manifest.architecture)
@@ -85,12 +90,23 @@ def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Nor
         normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
         kept = {name.removeprefix(_REFERENCE): value for name, value in tensors.items() if name.startswith(_REFERENCE)}
         reference = Reference(**kept) if kept else None
+        familiarity = _familiarity(tensors, manifest)
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise BundleError(
             folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
         ) from error
     network.eval()
-    return network, normals, reference
+    return network, normals, reference, familiarity
+
+
+def _familiarity(tensors: Mapping[str, Tensor], manifest: Manifest) -> Familiarity | None:
+    """Return what is usual, None where the bundle holds nothing about it or ``model.yaml`` does not ask for it."""
+    if manifest.scope.familiarity is None or not any(name.startswith(_GATE) for name in tensors):
+        return None
+    fitted = Familiarity(**{name: tensors[_GATE + name] for name in Familiarity.FIELDS})
+    if len(fitted.spread) != len(portrait.NAMES) or int(tensors[_GATE + _FORMAT]) != portrait.FORMAT:
+        raise ValueError("what is usual was measured by another version")
+    return fitted
 
 
 def _baselines(folder: Path, path: Path) -> Baselines:
@@ -116,7 +132,9 @@ def _algorithm(folder: Path, manifest: Manifest, digests: Mapping[str, str]) -> 
     )
 
 
-def save(folder: Path, network: Network, normals: Normals, baselines: Baselines, reference: Reference | None = None) -> None:
+def save(
+    folder: Path, network: Network, normals: Normals, baselines: Baselines, reference: Reference | None = None, familiarity: Familiarity | None = None
+) -> None:
     """Write weights and baselines and record their SHA-256 in ``model.yaml``, whose other lines and comments stay as they are.
 
     A calibration that belongs to former weights is removed: it would only be refused.
@@ -125,6 +143,9 @@ def save(folder: Path, network: Network, normals: Normals, baselines: Baselines,
     tensors |= {_NORMALS + name: getattr(normals, name).contiguous() for name in Normals.FIELDS}
     if reference is not None:
         tensors |= {_REFERENCE + name: getattr(reference, name).contiguous() for name in Reference.FIELDS}
+    if familiarity is not None:
+        tensors |= {_GATE + name: getattr(familiarity, name).contiguous() for name in Familiarity.FIELDS}
+        tensors[_GATE + _FORMAT] = torch.tensor(portrait.FORMAT)
     save_file(tensors, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # the library makes it private, but the node may run as another user
     np.savez_compressed(folder / BASELINES, **baselines.arrays())  # type: ignore[arg-type]

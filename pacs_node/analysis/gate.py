@@ -1,4 +1,11 @@
-"""Is this series what the bundle was made for? Said before anything is scored, in words that a radiologist understands."""
+"""Is this series what the bundle was made for? Said before anything is scored, in words that a radiologist understands.
+
+::
+
+    Volume ─► rules (`CHECKS`) ─► grid ─► limits of `quality` ─► portrait ─► distance of `familiar` ─► network
+              size, spacing,              blank, noise,                      unlike the training: only where it was
+              tissue, …                   physical phantom, …                fitted on the same population
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pacs_node.analysis import geometry
+from pacs_node.analysis import familiar, geometry, quality
 from pacs_node.analysis.grid import body_box
+from pacs_node.analysis.look import Look
 from pacs_node.analysis.manifest import Manifest, Scope
+from pacs_node.autoencoder.familiarity import Familiarity, Portrait
 from pacs_node.errors import OutOfScope
 from pacs_node.records import Volume
 
@@ -29,6 +38,20 @@ def check(volume: Volume, manifest: Manifest) -> None:
         reason = test(volume, manifest)
         if reason:
             raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
+
+
+def check_quality(seen: Look, foreground: NDArray[np.bool_], manifest: Manifest) -> None:
+    """Raise `OutOfScope` where nothing is seen or a limit of the bundle's ``scope.quality`` is exceeded."""
+    reason = quality.fault(seen, foreground, manifest.scope.quality) if len(seen.x) else "the images show nothing but air"
+    if reason:
+        raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
+
+
+def check_familiar(one: Portrait, fitted: Familiarity, manifest: Manifest) -> None:
+    """Raise `OutOfScope` where a series is unlike those of the training, if they say anything about it."""
+    reason = familiar.unlike(one, fitted)
+    if reason:
+        raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
 
 
 def _weighting(volume: Volume, manifest: Manifest) -> str:

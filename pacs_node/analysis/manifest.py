@@ -76,6 +76,26 @@ class Band(Part):
     share: Range
 
 
+class FamiliarityPart(Part):
+    """Refuse series that are unlike those the bundle was trained on; ``refused``: the share of usual studies that this may cost. See `familiar`."""
+
+    refused: float = Field(0.01, gt=0, le=0.2)
+
+
+class QualityPart(Part):
+    """Limits that hold for everybody, whatever the bundle was trained on; left out: no such limit. See `quality`.
+
+    ``noise``: standard deviation of the grain, of the network's range 0…1; ``one_material``: share of the body of one and the same value;
+    ``cut_off``: share of the body's height or width along which it ends in one straight line; ``empty``: share of slices that show nothing
+    but air.
+    """
+
+    noise: float | None = Field(None, gt=0)
+    one_material: float | None = Field(None, gt=0, le=1)
+    cut_off: float | None = Field(None, gt=0, le=1)
+    empty: float | None = Field(None, gt=0, le=1)
+
+
 class Scope(Part):
     """What the bundle may judge; anything else is refused with a reason. Lengths in mm, intensities in the volume's unit."""
 
@@ -86,6 +106,8 @@ class Scope(Part):
     body_height_mm: Range
     tissue: dict[str, Band] = Field(default_factory=dict)
     weightings: tuple[Literal["T1", "T2", "FLAIR", "DWI", "other", "unknown"], ...] = ()  # of MR; none: any
+    quality: QualityPart = QualityPart()
+    familiarity: FamiliarityPart | None = None
 
 
 class Scoring(Part):

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacs_node.analysis import gate, pictures
+from pacs_node.analysis import familiar, gate, pictures
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.grid import Resampled, foreground_of, resample
 from pacs_node.analysis.intensity import SCALINGS
+from pacs_node.analysis.look import Look, look
 from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.modalities import READERS
 from pacs_node.analysis.origin import origin_in
@@ -34,7 +35,7 @@ _READING = 0.6  # fraction of the work that is done when reading is over
 class Prepared:
     """A series as the network gets it: the volume in the bundle's unit, resampled, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P).
 
-    ``stratum`` says by which healthy statistics it is judged.
+    ``stratum`` says by which healthy statistics it is judged, ``seen`` is what the gate looks at.
     """
 
     volume: Volume
@@ -42,6 +43,7 @@ class Prepared:
     x: Tensor
     foreground: NDArray[np.bool_]
     stratum: scoring.Stratum
+    seen: Look
 
 
 def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda fraction: None) -> Volume:
@@ -59,10 +61,10 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     gate.check(volume, manifest)
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
-    if not foreground.any():
-        raise OutOfScope(f"the images show nothing but air; the model {manifest.name} does not judge such series")
-    x = np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0))  # the table is nobody's anatomy
-    return Prepared(volume, resampled, torch.from_numpy(x), foreground, stratum_of(volume, manifest))
+    x = torch.from_numpy(np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0)))  # the table is nobody's anatomy
+    seen = look(resampled.view, x, foreground)
+    gate.check_quality(seen, foreground, manifest)
+    return Prepared(volume, resampled, x, foreground, stratum_of(volume, manifest), seen)
 
 
 BATCH = 32  # slices that pass through the network at a time, unless memory is short
@@ -82,6 +84,9 @@ def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat:
 def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date, batch: int = BATCH) -> Finding:
     """Judge a volume; see `analyse`."""
     prepared = prepare(volume, bundle.manifest)
+    if bundle.familiarity is not None:
+        one = familiar.portray(prepared.seen, prepared.stratum, synthetic=volume.synthetic, findings=0)
+        gate.check_familiar(one, bundle.familiarity, bundle.manifest)
     beat(0.3)
     network = bundle.network.to(device)
     seen = scoring.look(network, prepared.x, batch=batch, beat=lambda fraction: beat(0.3 + 0.5 * fraction))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pacs_node.autoencoder.familiarity import Portrait
 from pacs_node.autoencoder.network import Network
 from pacs_node.autoencoder.scoring import CELLS, PARTS, STUDY_PARTS, Fusion, Normals, Seen, Stratum, evidence, judge, look, low_band, principal_axes
 
@@ -25,11 +26,12 @@ _MOST_ROWS = 4000  # slices that the low band's axes are computed from
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One normal study: slices ``x`` (S, P, P) in [0, 1], their ``foreground`` (S, P, P) and what kind of series it is."""
+    """One normal study: slices ``x`` (S, P, P) in [0, 1], their ``foreground`` (S, P, P), what kind of series it is, and its ``portrait`` for the gate."""
 
     x: Tensor
     foreground: Tensor
     stratum: Stratum = field(default_factory=Stratum)
+    portrait: Portrait | None = None
 
 
 def fit_normals(network: Network, train: Sequence[Tensor], held_out: Sequence[Example], fusion: Fusion, bins: int) -> Normals:

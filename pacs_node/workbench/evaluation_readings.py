@@ -184,4 +184,3 @@ def _code() -> str:
 def _python(root: Path, part: str) -> Iterable[Path]:
     whole = root / part
     return whole.rglob("*.py") if whole.is_dir() else [path for one in root.glob(part) for path in (one.rglob("*.py") if one.is_dir() else [one])]
-

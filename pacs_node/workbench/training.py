@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from pacs_node.analysis import bundle as bundles
+from pacs_node.analysis import familiar
 from pacs_node.analysis.manifest import Manifest, read_manifest
 from pacs_node.autoencoder.baselines import fit_baselines
+from pacs_node.autoencoder.familiarity import Familiarity
 from pacs_node.autoencoder.fitting import History, Slices, Step, fit
 from pacs_node.autoencoder.network import Network, with_neighbours
 from pacs_node.autoencoder.normals import Example, fit_normals
@@ -23,6 +25,7 @@ from pacs_node.workbench.material import Report
 CHECKPOINT = "training.part"
 LEAST_STUDIES = 8
 LEAST_HELD_OUT = 2
+_OTHER_PROTOCOLS = 60  # phantoms, for the gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,20 @@ def train(
     manifest = read_manifest(bundle_dir)
     _usable(device, manifest)
     train_on, held_out, refused = _studies(bundle_dir, manifest, data, labels, report)
-    history = fit_bundle(bundle_dir, manifest, train_on, held_out, report, device=device)
+    familiarity = _familiarity(manifest, [*train_on, *held_out], report)
+    history = fit_bundle(bundle_dir, manifest, train_on, held_out, report, device=device, familiarity=familiarity)
     return Trained(len(train_on), len(held_out), tuple(refused), history)
 
 
 def fit_bundle(
-    bundle_dir: Path, manifest: Manifest, train_on: Sequence[Example], held_out: Sequence[Example], report: Report, *, device: str = "auto"
+    bundle_dir: Path,
+    manifest: Manifest,
+    train_on: Sequence[Example],
+    held_out: Sequence[Example],
+    report: Report,
+    *,
+    device: str = "auto",
+    familiarity: Familiarity | None = None,
 ) -> History:
     """Train on studies at hand, measure what is usual, and write weights and baselines into ``bundle_dir``, which holds the ``model.yaml``."""
     torch.manual_seed(manifest.recipe.seed)
@@ -72,7 +83,8 @@ def fit_bundle(
     baselines = fit_baselines([(one.x, one.foreground) for one in train_on])
     report("measuring what is usual", 1.0)
     network.cpu()
-    bundles.save(bundle_dir, network, normals, baselines, keep(network, [one.x for one in train_on], manifest.recipe.reference))
+    reference = keep(network, [one.x for one in train_on], manifest.recipe.reference)
+    bundles.save(bundle_dir, network, normals, baselines, reference, familiarity)
     checkpoint.unlink(missing_ok=True)
     return history
 
@@ -85,6 +97,17 @@ def _usable(device: str, manifest: Manifest) -> torch.device:
     except ValueError as error:
         raise InputError(str(error)) from error
     return found
+
+
+def _familiarity(manifest: Manifest, studies: Sequence[Example], report: Report) -> Familiarity | None:
+    """Fit the learnt part of the gate, where ``model.yaml`` asks for it and the studies are enough."""
+    part = manifest.scope.familiarity
+    if part is None:
+        return None
+    portraits = [one.portrait for one in studies if one.portrait is not None]
+    if manifest.recipe.phantoms is not None and all(one.synthetic for one in portraits):
+        portraits += material.of_other_protocols(manifest.recipe.phantoms, manifest, _OTHER_PROTOCOLS, report)
+    return familiar.fit(portraits, part.refused)
 
 
 def _told(step: Step) -> str:

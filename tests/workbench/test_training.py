@@ -88,6 +88,17 @@ def test_a_site_trains_on_its_own_folder(untrained: Path, studies: Path) -> None
     assert bundles.load(untrained).name == "tiny"
 
 
+def test_training_fits_the_gate_where_the_model_asks_for_it_and_the_studies_are_enough(untrained: Path) -> None:
+    text = (untrained / "model.yaml").read_text()
+    (untrained / "model.yaml").write_text(text.replace("scope:\n", "scope:\n  familiarity: {refused: 0.05}\n"))
+    training.train(untrained)
+    fitted = bundles.load(untrained).familiarity
+    assert fitted is not None
+    assert fitted.synthetic
+    assert fitted.studies == 8 + 3 + 60  # the recipe's, and phantoms of other protocols
+    assert 0 < float(fitted.limit) < 10
+
+
 def test_only_what_is_labelled_normal_is_used(studies: Path, tmp_path: Path) -> None:
     labels = studies / "labels.csv"
     rows = [f"{path.relative_to(studies)},{'lesion' if path.parent.name == '0' else 'Normal'}" for path in sorted(studies.rglob("*.dcm"))]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pacs_node.analysis import nifti, pictures
+from pacs_node.analysis import familiar, nifti, pictures
 from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.pipeline import Prepared, prepare, read_series
 from pacs_node.autoencoder.normals import Example
@@ -53,7 +53,8 @@ def prepared_series(series: SeriesFiles, manifest: Manifest) -> Prepared:
 
 def example(prepared: Prepared) -> Example:
     """Return what training needs of a prepared study."""
-    return Example(prepared.x, torch.from_numpy(prepared.foreground), prepared.stratum)
+    portrait = familiar.portray(prepared.seen, prepared.stratum, synthetic=prepared.volume.synthetic)
+    return Example(prepared.x, torch.from_numpy(prepared.foreground), prepared.stratum, portrait)
 
 
 def usable(series: Sequence[SeriesFiles], manifest: Manifest, report: Report) -> tuple[list[tuple[SeriesFiles, Example]], list[str]]:
