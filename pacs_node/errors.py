@@ -23,7 +23,8 @@
     └── DeliveryError           an object did not reach a destination
         ├── PermanentRefusal    the destination will never do what it is asked
         └── TemporaryFailure    worth another try later
-            └── NotKnownYet     the destination is there, and lacks what the objects belong to
+            ├── NotKnownYet     the destination is there, and lacks what the objects belong to
+            └── UnknownToArchive  the archive does not know where to send what it is asked for
 """
 
 from __future__ import annotations
@@ -207,3 +208,10 @@ class TemporaryFailure(DeliveryError):
 
 class NotKnownYet(TemporaryFailure):
     """The destination answers, and does not know yet what the objects belong to: nothing is wrong with the destination."""
+
+
+class UnknownToArchive(TemporaryFailure):
+    """An archive knows no application entity of the title to which it is to move objects (status A801, PS3.4 C.4.2.1.5)."""
+
+    def __init__(self, destination: str, ae_title: str) -> None:
+        super().__init__(destination, f"knows no destination {ae_title}: enter this node there with its address and port")

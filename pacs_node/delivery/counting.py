@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydicom.dataset import Dataset
 from pynetdicom import build_context
 
@@ -10,7 +12,7 @@ from pacs_node.delivery.association import Timeouts, associated, place, requesto
 from pacs_node.delivery.query import PENDING, find
 from pacs_node.dicom.header import number_of, text_of
 from pacs_node.dicom.statuses import SUCCESS
-from pacs_node.errors import TemporaryFailure
+from pacs_node.errors import TemporaryFailure, UnknownToArchive
 from pacs_node.records import SeriesCount
 
 _MOVE = "1.2.840.10008.5.1.4.1.2.2.2"  # Study Root
@@ -34,20 +36,36 @@ def count_series(destination: DicomDestination, calling_ae: str, study_uid: str,
     return tuple(found[uid] for uid in sorted(found))
 
 
-def fetch_series(destination: DicomDestination, calling_ae: str, study_uid: str, series_uid: str, timeouts: Timeouts = _PATIENT) -> None:
-    """Have an archive send a series to ourselves, under the AE title ``calling_ae``; raises `TemporaryFailure` where it does not."""
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What an archive says of a C-MOVE at its end: instances sent and not sent (0000,1021, 0000,1022), and the status."""
+
+    sent: int
+    failed: int
+    status: int
+
+
+def fetch_series(destination: DicomDestination, calling_ae: str, study_uid: str, series_uid: str, timeouts: Timeouts = _PATIENT) -> Moved:
+    """Have an archive send a series to ourselves, under the AE title ``calling_ae``.
+
+    Raises `UnknownToArchive` where the archive knows no such AE title, `TemporaryFailure` where it does not send for another reason; some
+    instances may have failed where it returns.
+    """
     wish = Dataset()
     wish.QueryRetrieveLevel, wish.StudyInstanceUID, wish.SeriesInstanceUID = "SERIES", study_uid, series_uid
     with associated(destination, requestor(calling_ae, timeouts), [build_context(_MOVE)]) as association:
         if not association.accepted_contexts:
             raise TemporaryFailure(place(destination), "takes no retrievals (Study Root C-MOVE): let it accept them from this node")
+        status = Dataset()
         try:
             for status, _ in association.send_c_move(wish, calling_ae, _MOVE):
                 if status.get("Status") == _UNKNOWN_DESTINATION:
-                    raise TemporaryFailure(place(destination), f"knows no destination {calling_ae}: enter this node there with its address and port")
+                    raise UnknownToArchive(place(destination), calling_ae)
                 _check(destination, status, (SUCCESS, _SUBOPERATIONS_FAILED, *PENDING))
         except RuntimeError as error:
             raise TemporaryFailure(place(destination), "closed the association before it was asked") from error
+    sent, failed = (int(status.get(keyword) or 0) for keyword in ("NumberOfCompletedSuboperations", "NumberOfFailedSuboperations"))
+    return Moved(sent + int(status.get("NumberOfWarningSuboperations") or 0), failed, int(status.get("Status", SUCCESS)))
 
 
 def _check(destination: DicomDestination, status: Dataset, good: tuple[int, ...]) -> None:

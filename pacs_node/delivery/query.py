@@ -46,7 +46,7 @@ def find(destination: DicomDestination, calling_ae: str, level: str, keys: Mappi
 
 def _check(destination: DicomDestination, status: Dataset) -> None:
     if "Status" not in status:
-        raise TemporaryFailure(place(destination), "gave no answer to C-FIND")
+        raise TemporaryFailure(place(destination), "gave no answer to C-FIND: see that it knows our AE title, and lets it query")
     if status.Status != SUCCESS and status.Status not in PENDING:
         raise TemporaryFailure(place(destination), f"could not answer C-FIND: {text_of(status, 'ErrorComment') or 'no reason given'}", int(status.Status))
 
