@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.autoencoder import scoring
-from pacs_node.autoencoder.baselines import BASELINES, baseline_score
+from pacs_node.autoencoder.baselines import judge_baselines
 from pacs_node.autoencoder.corruption import corrupt
 from pacs_node.autoencoder.losses import beta_nll
 from pacs_node.autoencoder.network import with_neighbours
@@ -38,7 +38,7 @@ def try_out(bundle: Bundle, name: str, patient: str, unusual: bool, example: Exa
     x, foreground, fusion = example.x.float(), example.foreground, bundle.manifest.scoring.fusion
     judged = scoring.judge(x, scoring.look(bundle.network, x), foreground, bundle.normals, fusion, example.stratum)
     scores = {STUDY: judged.study, **judged.parts}
-    baselines = {known: baseline_score(heat_of(x, foreground, bundle.baselines), foreground, fusion.top) for known, heat_of in BASELINES.items()}
+    baselines = {known: float(value) for known, (value, _) in judge_baselines(x, foreground, bundle.baselines, fusion.top).items()}
     if unusual:
         return Trial(name, patient, True, scores, baselines)
     loss, error = restored(bundle, x, foreground, spoiling)
