@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from pydicom.dataset import Dataset
 
-from pacs_node.analysis import threads
+from pacs_node.autoencoder import threads
 from pacs_node.dicom.header import read_object, text_of
 from pacs_node.errors import UndecodablePixels, UnreadableObject
 

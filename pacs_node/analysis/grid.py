@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from pacs_node.analysis import geometry, threads
+from pacs_node.analysis import geometry
+from pacs_node.autoencoder import threads
 from pacs_node.records import Frame, Place, Plane, Volume
 
 _COARSE = 4  # every n-th pixel is looked at to find the body

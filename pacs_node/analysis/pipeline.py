@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacs_node.analysis import familiar, gate, pictures
+from pacs_node.analysis import familiar, gate, pictures, precision
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.grid import Resampled, foreground_of, resample
 from pacs_node.analysis.intensity import SCALINGS
 from pacs_node.analysis.look import Look, look
-from pacs_node.analysis.manifest import Manifest
+from pacs_node.analysis.manifest import WEIGHTS, Manifest
 from pacs_node.analysis.modalities import READERS
 from pacs_node.analysis.origin import origin_in
 from pacs_node.analysis.statement import Statement, state
 from pacs_node.analysis.strata import stratum_of
-from pacs_node.autoencoder import calibration, explanation, scoring
+from pacs_node.autoencoder import calibration, explanation, scoring, threads
 from pacs_node.errors import OutOfScope
 from pacs_node.records import Finding, Hottest, Volume
 
@@ -84,19 +84,37 @@ def analyse(files: Sequence[Path], bundle: Bundle, device: str = "cpu", *, beat:
 def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat: Beat = lambda fraction: None, today: date, batch: int = BATCH) -> Finding:
     """Judge a volume; see `analyse`."""
     prepared = prepare(volume, bundle.manifest)
-    if bundle.familiarity is not None:
-        one = familiar.portray(prepared.seen, prepared.stratum, synthetic=volume.synthetic, findings=0)
-        gate.check_familiar(one, bundle.familiarity, bundle.manifest)
+    refuse_unfamiliar(prepared, bundle)
     beat(0.3)
-    network = bundle.network.to(device)
-    seen = scoring.look(network, prepared.x, batch=batch, beat=lambda fraction: beat(0.3 + 0.5 * fraction))
-    foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
-    scores = scoring.judge(prepared.x, seen, foreground, bundle.normals, fusion, prepared.stratum)
-    beat(0.95)
-    said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today, origin=volume.origin)
-    finding = _finding(bundle, prepared, seen, scores, said)
+    seen = pass_through(prepared, bundle, device, batch=batch, beat=lambda fraction: beat(0.3 + 0.5 * fraction))
+    finding = conclude(prepared, seen, bundle, device, today=today)
     beat(1.0)
     return finding
+
+
+def refuse_unfamiliar(prepared: Prepared, bundle: Bundle) -> None:
+    """Raise `OutOfScope` where a series is too unlike those that the bundle was made on."""
+    if bundle.familiarity is not None:
+        one = familiar.portray(prepared.seen, prepared.stratum, synthetic=prepared.volume.synthetic, findings=0)
+        gate.check_familiar(one, bundle.familiarity, bundle.manifest)
+
+
+def pass_through(
+    prepared: Prepared, bundle: Bundle, device: str = "cpu", *, batch: int = BATCH, half: bool | None = None, beat: Beat = lambda fraction: None
+) -> scoring.Seen:
+    """Pass a prepared series through the bundle's network on ``device``; in ``half`` precision, or not, as `precision.is_half` finds right."""
+    network = bundle.network.to(device)
+    half = precision.is_half(bundle.folder, bundle.manifest.files.get(WEIGHTS, ""), device) if half is None else half
+    return scoring.look(network, prepared.x, batch=batch, half=half, beat=beat)
+
+
+@threads.alone()
+def conclude(prepared: Prepared, seen: scoring.Seen, bundle: Bundle, device: str = "cpu", *, today: date) -> Finding:
+    """Judge what the network saw, with the maps computed on ``device``, and state it."""
+    foreground, fusion, volume = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion, prepared.volume
+    scores = scoring.judge(prepared.x, seen, foreground, bundle.normals, fusion, prepared.stratum, device)
+    said = state(scores.study, bundle.calibration, synthetic=volume.synthetic, today=today, origin=volume.origin)
+    return _finding(bundle, prepared, seen, scores, said)
 
 
 def _finding(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: scoring.Scores, said: Statement) -> Finding:

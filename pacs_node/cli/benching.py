@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from pacs_node.cli.options import print_table
+from pacs_node.cli.options import ConfigFile, print_table, settings_of
 
 bench = typer.Typer(no_args_is_help=True, help="Measure this node on this machine.\n\nExample: pacs-node bench ingest --json ingest.json")
 
@@ -103,6 +104,44 @@ def journey(
     _print_day(found)
     if found["wrong"]:
         raise typer.Exit(1)
+
+
+@bench.command()
+def analysis(
+    json_file: JsonFile = None,
+    slices: Annotated[int, typer.Option(min=5, help="Slices of the series.")] = 135,
+    rows: Annotated[int, typer.Option(min=64, help="Rows and columns of a slice.")] = 512,
+    bundle: Annotated[str, typer.Option(help="A bundle's name or folder.")] = "ct-body",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, …")] = "cpu",
+    work: Work = None,
+    config: ConfigFile = None,
+) -> None:
+    """Measure the analysis from the files of a phantom series to its finding: slices a second, the share of each stage, memory; with one thread and
+    two, from uncompressed and JPEG-LS files, in float32 and bfloat16.
+
+    Example: pacs-node bench analysis --bundle ct-body --json analysis.json
+    """  # noqa: D205
+    from pacs_node.workbench.bench_analysis import STAGES, bench_analysis
+    from pacs_node.workbench.offline import find_bundle
+
+    folder = find_bundle(settings_of(config), bundle).folder
+    with Console(stderr=True).status("starting") as status:
+        found = bench_analysis(folder, slices, rows, rounds, device=device, work=work, say=lambda what: status.update(what))
+    _write(json_file, found)
+    table = [_analysis_row(one, STAGES) for one in found["ways"]]
+    columns = ["way", "slices/s (range)", "CPU", *(f"{stage} %" for stage in STAGES), "MB"]
+    print_table(
+        f"{found['slices']} slices of {found['rows']}² by {found['bundle']} on {found['processor']}; CPU time a slice, peak memory",
+        columns,
+        table,
+        "nothing was measured",
+    )
+
+
+def _analysis_row(one: dict[str, Any], stages: Sequence[str]) -> list[object]:
+    rate = f"{one['slices_per_s']:.0f} ({one['range'][0]:.0f} to {one['range'][1]:.0f})"
+    return [one["way"], rate, f"{one['processor_ms_per_slice']:.2f}", *(f"{100 * one['share'][stage]:.0f}" for stage in stages), f"{one['peak_mb']:.0f}"]
 
 
 def _scale(many: int, instances: int, rounds: int, json_file: Path | None, work: Path | None) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pacs_node.autoencoder import scoring
+from pacs_node.autoencoder import baselines, scoring
 from pacs_node.autoencoder.network import Architecture, Network
 from pacs_node.autoencoder.normals import Example, fit_normals
 from pacs_node.autoencoder.scoring import Fusion, Seen
@@ -131,3 +131,59 @@ def test_a_slice_without_foreground_scores_nothing() -> None:
 def test_impossible_weights_are_refused(weights: tuple[float, ...], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Fusion(pixel=weights)
+
+
+def test_the_baselines_see_what_they_are_made_for_and_survive_being_stored() -> None:
+    fitted = baselines.fit_baselines([(one.x, one.foreground) for one in (study(seed) for seed in range(6))])
+    again = baselines.Baselines.from_arrays(fitted.arrays())
+    one = study(100)
+    one.x[3, 20:28, 30:38] += 0.3
+    for name, heat_of in baselines.BASELINES.items():
+        heat, clean = heat_of(one.x, one.foreground, again), heat_of(study(100).x, one.foreground, again)
+        assert int(heat.argmax()) // (EDGE * EDGE) == 3, name
+        assert baselines.baseline_score(heat, one.foreground, 0.01) > baselines.baseline_score(clean, one.foreground, 0.01)
+
+
+# --- many slices at once say what one after the other says -------------------------------------------------------------------
+
+
+def uneven(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values, ties among them, on foregrounds of very different sizes: none, one pixel, some, all."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(5, 32, 32, generator=generator).mul(8).round().div(8)
+    foreground = torch.rand(5, 32, 32, generator=generator) > 0.6
+    foreground[0] = False
+    foreground[1] = False
+    foreground[1, 3, 4] = True
+    foreground[4] = True
+    return values, foreground
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.3, 1.0])
+def test_the_top_share_of_each_slice_is_what_it_is_alone(share: float) -> None:
+    values, foreground = uneven()
+    found = scoring.top_share(values, foreground, share)
+    for one, row, inside in zip(found, values, foreground, strict=True):
+        inner = row[inside]
+        expected = inner.sort(descending=True).values[: max(1, int(share * len(inner)))].mean() if len(inner) else torch.tensor(0.0)
+        assert float(one) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_each_slice_is_centred_on_the_median_of_its_own_foreground() -> None:
+    values, foreground = uneven()
+    found = scoring._centred(values, foreground)
+    for one, row, inside in zip(found, values, foreground, strict=True):
+        assert torch.equal(one, row - (row[inside].median() if inside.any() else 0))
+
+
+def test_a_long_series_is_judged_as_if_at_once(fitted: tuple[Network, scoring.Normals], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of a series are only for speed: each slice keeps its place among all."""
+    network, normals = fitted
+    one = study(3, slices=37)
+    one.x[20, 20:28, 30:38] += 0.2
+    seen = scoring.look(network, one.x)
+    pieces = scoring.judge(one.x, seen, one.foreground, normals, Fusion(), one.stratum)
+    monkeypatch.setattr(scoring, "_PIECE", 100)
+    whole = scoring.judge(one.x, seen, one.foreground, normals, Fusion(), one.stratum)
+    assert torch.allclose(pieces.z, whole.z, atol=1e-5)
+    assert pieces.parts == pytest.approx(dict(whole.parts), abs=1e-5)

@@ -1,10 +1,16 @@
-"""Slices side by side: decoders, sparse products and morphology let go of the interpreter's lock, so that threads are enough."""
+"""Slices side by side: decoders, sparse products, morphology and the network let go of the interpreter's lock, so that threads are enough.
+
+Each thread computes alone. The threads that a tensor library starts inside each operation wait for each other by spinning: on processors that
+anybody else uses too, as the node's own receivers do, they cost many times what they gain.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -18,8 +24,21 @@ Result = TypeVar("Result")
 
 
 def count() -> int:
-    """Return how many threads are worth while: as many as this process was given for the network (``OMP_NUM_THREADS``), two at least."""
-    return max(_FEWEST, min(_MOST, torch.get_num_threads()))
+    """Return how many threads are worth while: ``OMP_NUM_THREADS``, else one for each processor that this process may use; two at least."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(_FEWEST, min(_MOST, int(given) if given.isdigit() else processors))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let the tensor library compute in the calling thread only (see the top of the module); also a decorator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
@@ -28,7 +47,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator
     Whatever ends the iteration (close the iterator), also ends the threads: what has not begun is given up, what has is awaited.
     """
     rest, threads = iter(items), count()
-    with ThreadPoolExecutor(threads, thread_name_prefix="analysis") as pool:
+    with alone(), ThreadPoolExecutor(threads, "analysis") as pool:
         waiting: deque[Future[Result]] = deque(pool.submit(work, one) for one in islice(rest, 2 * threads))
         try:
             while waiting:
@@ -44,6 +63,6 @@ def pieces(length: int, size: int = _PIECE) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def in_pieces(work: Callable[[slice], Sequence[Result]], length: int) -> list[Result]:
+def in_pieces(work: Callable[[slice], Sequence[Result]], length: int, size: int = _PIECE) -> list[Result]:
     """Return the joined results of ``work(piece)`` for ``length`` slices; each piece gives one result a slice."""
-    return [one for made in in_order(work, pieces(length)) for one in made]
+    return [one for made in in_order(work, pieces(length, size)) for one in made]

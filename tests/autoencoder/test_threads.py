@@ -1,0 +1,54 @@
+"""Slices side by side: in order, not too far ahead, and nothing is left running."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import pytest
+import torch
+
+from pacs_node.autoencoder import threads
+
+
+def running() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("analysis")]
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    assert list(threads.in_order(lambda number: number * number, range(50))) == [number * number for number in range(50)]
+    assert threads.in_pieces(lambda some: list(range(some.start, some.stop)), 21) == list(range(21))
+    assert threads.in_pieces(lambda some: [1], 0) == []
+
+
+def test_no_more_than_a_handful_of_items_is_taken_ahead() -> None:
+    begun: list[int] = []
+    with closing(threads.in_order(begun.append, range(1000))) as results:
+        next(results)
+    assert len(begun) <= 2 * threads.count() + 1
+    assert running() == []
+
+
+def test_a_fault_in_a_thread_is_raised_where_the_result_is_asked_for() -> None:
+    def work(number: int) -> float:
+        return 1 / (number - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        list(threads.in_order(work, range(10)))
+    assert running() == []
+
+
+@pytest.mark.parametrize(("given", "expected"), [(1, 2), (4, 4), (64, 8)])
+def test_as_many_threads_as_this_process_was_given(monkeypatch: pytest.MonkeyPatch, given: int, expected: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(given))
+    assert threads.count() == expected
+
+
+def test_each_thread_computes_alone_and_afterwards_all_is_as_before() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert set(threads.in_order(lambda number: torch.get_num_threads(), range(9))) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
