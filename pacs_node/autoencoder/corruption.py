@@ -2,7 +2,8 @@
 
 All functions take and return float tensors of shape (batch, inputs, height, width) in [0, 1] and draw every random number from the
 generator given, on the CPU whatever the device of the slices, so that a training run repeats exactly and a GPU sees what a CPU would.
-None of the corruptions imitates a family of the planted test lesions. Where a slice was changed, and how much, is ``spoilt - clean``.
+None of the corruptions imitates a family of the planted test lesions: no ellipses of another density, no displacement, no added grain (so no
+shuffled pixels either), no structure filled with its surroundings. Where a slice was changed, and how much, is ``spoilt - clean``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Corruption = Callable[[Tensor, torch.Generator], Tensor]
+
+_COARSE = 4  # smooth fields are drawn at a quarter of the resolution
+_AIR = 0.02  # above the darkest pixel
 
 
 def coarse_noise(x: Tensor, generator: torch.Generator, sigma: float = 0.2) -> Tensor:
@@ -57,7 +61,68 @@ def foreign_patches(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(inside[:, None], filling, x)
 
 
-CORRUPTIONS: dict[str, Corruption] = {"coarse_noise": coarse_noise, "smooth_blobs": smooth_blobs, "foreign_patches": foreign_patches}
+def smooth_field(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return Gaussian noise (batch, 1, height, width) that varies over 8 to 32 pixels, cubic and without a grid to be seen."""
+    batch, _, height, width = x.shape
+    cell = 2 ** int(torch.randint(3, 6, (1,), generator=generator))
+    grid = torch.randn(batch, 1, max(2, height // cell), max(2, width // cell), generator=generator).to(x.device)
+    coarse = F.interpolate(grid, size=(height // _COARSE, width // _COARSE), mode="bicubic", align_corners=False)
+    return F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def irregular_region(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return weights (batch, 1, height, width) in [0, 1] of soft-edged regions without a shape of their own: a tenth to a third of the body.
+
+    A smooth field above its own quantile, as the Perlin masks of Zavrtanik et al. 2021 are. The body is what is brighter than the slice's
+    darkest pixels: changed air would teach little.
+    """
+    field = smooth_field(x, generator)
+    share = (0.1 + 0.23 * torch.rand(len(x), 1, generator=generator)).to(x.device)
+    body = (x.mean(1, keepdim=True) > x.amin((1, 2, 3), keepdim=True) + _AIR)[..., ::_COARSE, ::_COARSE].flatten(1)
+    values = field[..., ::_COARSE, ::_COARSE].flatten(1).masked_fill(~body, -math.inf).sort(1, descending=True).values
+    border = values.gather(1, (share * body.sum(1, keepdim=True)).long())
+    return torch.sigmoid((field - border.nan_to_num(neginf=math.inf)[..., None, None]) * 10)
+
+
+def local_gamma(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Bend the intensities of an irregular region by exponents of 0.5 to 2: black and white stay, what lies between moves.
+
+    After the non-linear intensity changes of Zhou et al. 2021 (Models Genesis), made local. The exponent varies over the region, so that
+    no patch of tissue of one other density comes out of it.
+    """
+    bend = smooth_field(x, generator).clamp(-1, 1) * irregular_region(x, generator)
+    return x.clamp(min=0) ** torch.exp2(bend)
+
+
+def local_blur(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur an irregular region with a Gaussian of 1 to 3 pixels (standard deviation): local means stay, edges and grain go."""
+    sigma = 1 + 2 * float(torch.rand(1, generator=generator))
+    reach = math.ceil(3 * sigma)
+    kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device) ** 2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    flat = F.pad(x.flatten(0, 1)[:, None], (reach,) * 4, mode="replicate")
+    blurred = F.conv2d(F.conv2d(flat, kernel[None, None, None]), kernel[None, None, :, None])
+    return torch.lerp(x, blurred.reshape(x.shape), irregular_region(x, generator))
+
+
+def foreign_blend(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Blend 5 to 95 % of another slice of the batch into an irregular region (foreign patch interpolation, Tan et al. 2020).
+
+    The soft, irregular border leaves no straight edge to be found instead of the anatomy, the remedy of Schlüter et al. 2022.
+    """
+    amount = (0.05 + 0.9 * torch.rand(x.shape[0], 1, 1, 1, generator=generator)).to(x.device)
+    other = x[torch.randperm(x.shape[0], generator=generator).to(x.device)]
+    return torch.lerp(x, other, amount * irregular_region(x, generator))
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    "coarse_noise": coarse_noise,
+    "smooth_blobs": smooth_blobs,
+    "foreign_patches": foreign_patches,
+    "local_gamma": local_gamma,
+    "local_blur": local_blur,
+    "foreign_blend": foreign_blend,
+}
 """Every corruption that a recipe may name."""
 
 DEFAULT_CORRUPTIONS = ("coarse_noise", "smooth_blobs", "foreign_patches")

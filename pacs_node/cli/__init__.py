@@ -19,6 +19,7 @@ from pacs_node.cli.models import register as register_models
 from pacs_node.cli.phantom import register as register_phantom
 from pacs_node.cli.running import register as register_running
 from pacs_node.cli.sending import register as register_sending
+from pacs_node.cli.tuning import register as register_tuning
 from pacs_node.cli.working import register as register_working
 from pacs_node.errors import PacsNodeError
 
@@ -40,8 +41,8 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
 
 
 _GROUPS = (
-    register_running, register_sending, register_fetching, register_working, register_keeping, register_database, register_models, register_phantom,
-    register_bench,
+    register_running, register_sending, register_fetching, register_working, register_keeping, register_database, register_models,
+    register_tuning, register_phantom, register_bench,
 )  # fmt: skip
 for _register in _GROUPS:
     _register(app)

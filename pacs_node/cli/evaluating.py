@@ -17,6 +17,7 @@ def evaluate(
     bundle: Annotated[Path, typer.Option("--bundle", help="Folder with at least model.yaml.")],
     data: Annotated[_Folders, typer.Option("--data", help="Folder of studies that the bundle was not trained on; may be given several times.")] = None,
     labels: Annotated[_Folders, typer.Option("--labels", help="CSV with file, label[, patient][, mask]: one set; may be given several times.")] = None,
+    planted: Annotated[_Folders, typer.Option("--planted", help="Folder of a healthy series to plant lesions into; may be given several times.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the tables as JSON.")] = None,
     phantoms: Annotated[bool | None, typer.Option("--phantoms/--no-phantoms", help="Held-out phantoms; by default where no other set is given.")] = None,
     normal: Annotated[int, typer.Option("--normal", min=10, help="Phantoms without a lesion.")] = 40,
@@ -26,19 +27,19 @@ def evaluate(
 ) -> None:
     """Measure how well a bundle tells unusual studies from normal ones, beside its baselines, with intervals by patient.
 
-    Without --data, lesions are planted into phantoms that neither training nor calibration saw, and CARD.md is written anew. An
+    Without --data or --planted, lesions are planted into phantoms that neither training nor calibration saw, and CARD.md is written anew. An
     interrupted evaluation goes on where it was.
 
     Example: pacs-node evaluate --bundle models/ct-head --json evaluation.json
     """
     from pacs_node.analysis.bundle import load
     from pacs_node.workbench import card, evaluation, evaluation_words
-    from pacs_node.workbench.evaluation_request import Request, sets_of
+    from pacs_node.workbench.evaluation_request import Request, run
 
-    request = Request(tuple(data or ()), tuple(labels or ()), phantoms, normal, rounds, name)
+    request = Request(tuple(data or ()), tuple(labels or ()), tuple(planted or ()), phantoms, normal, rounds, name)
     loaded = load(bundle)
     with bars() as report:
-        done = [evaluation.evaluate_set(loaded, one, processes=processes, report=report) for one in sets_of(loaded, request, report)]
+        done = run(loaded, request, processes=processes, report=report)
     tables = [one.table for one in done]
     console = Console()
     for item in evaluation_words.shown(tables):

@@ -16,7 +16,8 @@ BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder with at lea
 DataOption = Annotated[list[Path] | None, typer.Option("--data", help="Folder of DICOM studies; may be given several times.")]
 
 
-def _print_refused(refused: tuple[str, ...]) -> None:
+def print_refused(refused: tuple[str, ...]) -> None:
+    """Print one line for each study that was not used."""
     for line in refused:
         typer.echo(f"not used: {line}")
 
@@ -37,7 +38,7 @@ def train(
 
     with _bars() as report:
         done = training.train(bundle, data or [], labels, report, device=device)
-    _print_refused(done.refused)
+    print_refused(done.refused)
     best, epochs = done.history.best_epoch + 1, len(done.history.held_out)
     typer.echo(f"{bundle}: trained on {done.studies} studies, {done.held_out} held out, best epoch {best} of {epochs}")
     typer.echo("next: pacs-node calibrate")
@@ -59,7 +60,7 @@ def calibrate(
     promise = calibrating.Promise(alpha, unusual)
     with _bars() as report:
         done = calibrating.calibrate(bundle, data or [], population, today=datetime.now(UTC).date(), promise=promise, report=report)
-    _print_refused(done.refused)
+    print_refused(done.refused)
     if done.threshold is None:
         typer.echo(f"{bundle}: {done.studies} studies are too few for a threshold, at least {done.needed} are needed: results stay uncalibrated")
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,30 @@ from scipy import ndimage
 from pacs_node.errors import InputError
 from pacs_node.phantoms.grid import Array, Box, Triple, ramp, smooth_field
 from pacs_node.phantoms.shapes import Anatomy
-from pacs_node.phantoms.spec import PhantomSpec
 
 _CANDIDATES = 20
 _CORE = 0.62  # radius of a mass relative to the tissue that it displaces
 _MARGIN = 1.6  # how far around the lesion the box reaches, in radii
+
+
+class Wanted(Protocol):
+    """What is asked of a lesion; the words are those of `PhantomSpec`, which is one."""
+
+    @property
+    def lesion(self) -> str | None:
+        """A key of `FAMILIES`."""
+
+    @property
+    def region(self) -> str:
+        """What the images show, for the sentence that says why there is no lesion."""
+
+    @property
+    def contrast(self) -> float:
+        """Strength in σ."""
+
+    @property
+    def size(self) -> float:
+        """Area as a fraction of the foreground of the slice that holds most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +65,7 @@ class Site:
         return ramp(self.distance - 1, 0.22)
 
 
-def plant(spec: PhantomSpec, body: Anatomy, healthy: Array, rng: np.random.Generator) -> tuple[Box, Array, NDArray[np.bool_]]:
+def plant(spec: Wanted, body: Anatomy, healthy: Array, rng: np.random.Generator) -> tuple[Box, Array, NDArray[np.bool_]]:
     """Return the box, the change of the image in it and the lesion's mask in it.
 
     Raises `InputError` where no slice has room for a lesion of that size.
@@ -59,7 +79,7 @@ def plant(spec: PhantomSpec, body: Anatomy, healthy: Array, rng: np.random.Gener
 # --- places ------------------------------------------------------------------------------------------------------------
 
 
-def _choose(spec: PhantomSpec, body: Anatomy, healthy: Array, rng: np.random.Generator) -> Site:
+def _choose(spec: Wanted, body: Anatomy, healthy: Array, rng: np.random.Generator) -> Site:
     places = _structure_centres(spec, body, rng) if spec.lesion == "missing_structure" else []
     sites = [site for place in places if (site := _site(spec, body, healthy, place, rng))]
     if not sites:
@@ -70,13 +90,14 @@ def _choose(spec: PhantomSpec, body: Anatomy, healthy: Array, rng: np.random.Gen
     return sites[int(rng.integers(min(3, len(sites))))]  # lesions mostly lie within an organ, not across its border
 
 
-def _area(spec: PhantomSpec, body: Anatomy, index: int) -> int:
+def _area(spec: Wanted, body: Anatomy, index: int) -> int:
     return max(4, round(spec.size * int(np.count_nonzero(body.foreground[index]))))
 
 
-def _free_centres(spec: PhantomSpec, body: Anatomy, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+def _free_centres(spec: Wanted, body: Anatomy, rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """Return indices of places with room all around, looked for on a coarse grid; where there are none, of the roomiest places."""
-    coarse, inner = max(1, spec.rows // 64), slice(1, -1) if spec.slices > 2 else slice(None)
+    slices, rows = body.image.shape[:2]
+    coarse, inner = max(1, rows // 64), slice(1, -1) if slices > 2 else slice(None)
     space = np.pad(body.space[inner, ::coarse, ::coarse], ((0, 0), (1, 1), (1, 1)))
     room = np.stack([ndimage.distance_transform_edt(plane) for plane in space])[:, 1:-1, 1:-1] * coarse  # pixels to the border
     first = inner.start or 0
@@ -91,9 +112,9 @@ def _free_centres(spec: PhantomSpec, body: Anatomy, rng: np.random.Generator) ->
     return [(first + int(z), int(y) * coarse, int(x) * coarse) for z, y, x in chosen]
 
 
-def _structure_centres(spec: PhantomSpec, body: Anatomy, rng: np.random.Generator) -> list[tuple[int, int, int]]:
+def _structure_centres(spec: Wanted, body: Anatomy, rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """Return indices of the centres of structures that lie in the scan, in random order."""
-    found, grid = [], body.grid
+    found, grid, slices = [], body.grid, len(body.image)
     for number in rng.permutation(len(body.structures)):
         structure = body.structures[number]
         x, y, z = structure.centre
@@ -101,14 +122,14 @@ def _structure_centres(spec: PhantomSpec, body: Anatomy, rng: np.random.Generato
         away = (np.abs(grid.z[:, row, 0] - z), np.abs(grid.y[0, :, column] - y), np.abs(grid.x[0, row, :] - x))
         nearest = (int(np.argmin(away[0])), int(row), int(column))
         across = body.axes[0]  # the upright axis along which slices follow each other
-        index = min(max(int(np.argmin(away[across])), min(1, spec.slices - 1)), max(spec.slices - 2, 0))
+        index = min(max(int(np.argmin(away[across])), min(1, slices - 1)), max(slices - 2, 0))
         place = (index, nearest[body.axes[1]], nearest[body.axes[2]])
         if away[across][index] <= 0.6 * structure.radii[2 - across] and body.space[place]:
             found.append(place)
     return found
 
 
-def _site(spec: PhantomSpec, body: Anatomy, healthy: Array, centre: tuple[int, int, int], rng: np.random.Generator) -> Site | None:
+def _site(spec: Wanted, body: Anatomy, healthy: Array, centre: tuple[int, int, int], rng: np.random.Generator) -> Site | None:
     """Shape the lesion around a centre: an irregular ellipsoid with exactly the wanted area in the centre's slice, inside the allowed space.
 
     Returns None where the space around the centre is too small.
@@ -133,7 +154,7 @@ def _site(spec: PhantomSpec, body: Anatomy, healthy: Array, centre: tuple[int, i
     return Site(box, distance / border, mask, clean, sigma, target, sign, body.lowest, (float(local[0]), float(local[1]), float(local[2])), rng)
 
 
-def _extent(spec: PhantomSpec, body: Anatomy, centre: tuple[int, int, int], count: int, rng: np.random.Generator) -> tuple[Triple, Box]:
+def _extent(spec: Wanted, body: Anatomy, centre: tuple[int, int, int], count: int, rng: np.random.Generator) -> tuple[Triple, Box]:
     """Return the radii in voxels (slices, along, across) and the box around the lesion with its margin."""
     mean = math.sqrt(count / math.pi)
     aspect = math.sqrt(rng.uniform(1.0, 1.7))

@@ -18,7 +18,7 @@ import pacs_node
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.pipeline import Prepared
 from pacs_node.autoencoder import calibration, scoring
-from pacs_node.autoencoder.baselines import BASELINES, baseline_score
+from pacs_node.autoencoder.baselines import judge_baselines
 from pacs_node.workbench import map_metrics, metrics
 from pacs_node.workbench.evaluation_sets import EvaluationSet, Sample, Subject
 
@@ -94,8 +94,7 @@ def read(bundle: Bundle, subject: Subject, sample: Sample) -> Reading:
 def _baselines(bundle: Bundle, prepared: Prepared) -> dict[str, tuple[float, Tensor]]:
     """Score and map of every baseline."""
     foreground = torch.from_numpy(prepared.foreground)
-    heats = {name: heat_of(prepared.x, foreground, bundle.baselines) for name, heat_of in BASELINES.items()}
-    return {name: (baseline_score(heat, foreground, bundle.manifest.scoring.top), heat) for name, heat in heats.items()}
+    return judge_baselines(prepared.x, foreground, bundle.baselines, bundle.manifest.scoring.top)
 
 
 def _maps(bundle: Bundle, sample: Sample, heats: dict[str, Tensor]) -> dict[str, MapReading]:

@@ -23,7 +23,7 @@ from pacs_node.analysis.manifest import Manifest, PhantomPart
 from pacs_node.analysis.pipeline import Prepared
 from pacs_node.phantoms import LESIONS
 from pacs_node.workbench import material
-from pacs_node.workbench.material import NORMAL, Planted, SeriesFiles
+from pacs_node.workbench.material import NORMAL, Labelled, Planted, SeriesFiles
 
 FAMILIES = tuple(LESIONS)
 CONTRASTS = (1.0, 2.0, 3.0)
@@ -140,6 +140,26 @@ def _phantom_subject(case: Case) -> Subject:
     if case.family is None:
         return Subject(name=str(case.seed), patient=str(case.seed))
     return Subject(name=str(case.seed), patient=str(case.seed), label=case.family, planted=Stratum(case.family, case.contrast, case.size))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """Studies with labels, already prepared; masks where the table names them."""
+
+    studies: tuple[Labelled, ...]
+    name: str
+    unit: str = "patient"
+    slow: bool = False
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """One subject a study."""
+        return tuple(Subject(name=one.name, patient=one.patient, label=one.label) for one in self.studies)
+
+    def make(self, subject: Subject) -> Sample:
+        """Return the study of a subject."""
+        found = next(one for one in self.studies if one.name == subject.name)
+        return Sample(found.prepared, found.mask)
 
 
 @dataclass(frozen=True, slots=True)

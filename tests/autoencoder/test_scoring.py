@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pacs_node.autoencoder import baselines, scoring
+from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.network import Architecture, Network
 from pacs_node.autoencoder.normals import Example, fit_normals
 from pacs_node.autoencoder.scoring import Fusion, Seen
@@ -131,17 +131,6 @@ def test_a_slice_without_foreground_scores_nothing() -> None:
 def test_impossible_weights_are_refused(weights: tuple[float, ...], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Fusion(pixel=weights)
-
-
-def test_the_baselines_see_what_they_are_made_for_and_survive_being_stored() -> None:
-    fitted = baselines.fit_baselines([(one.x, one.foreground) for one in (study(seed) for seed in range(6))])
-    again = baselines.Baselines.from_arrays(fitted.arrays())
-    one = study(100)
-    one.x[3, 20:28, 30:38] += 0.3
-    for name, heat_of in baselines.BASELINES.items():
-        heat, clean = heat_of(one.x, one.foreground, again), heat_of(study(100).x, one.foreground, again)
-        assert int(heat.argmax()) // (EDGE * EDGE) == 3, name
-        assert baselines.baseline_score(heat, one.foreground, 0.01) > baselines.baseline_score(clean, one.foreground, 0.01)
 
 
 # --- many slices at once say what one after the other says -------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from pacs_node.analysis import bundle as bundles
@@ -20,7 +21,7 @@ from pacs_node.phantoms import PhantomSpec, make_study
 from pacs_node.records import Population
 from pacs_node.workbench import calibrating, card, evaluation, evaluation_readings, evaluation_tables, evaluation_words, map_metrics, training
 from pacs_node.workbench.evaluation_readings import KEPT, MapReading, Reading
-from pacs_node.workbench.evaluation_request import Request, sets_of
+from pacs_node.workbench.evaluation_request import Request, run, sets_of
 from pacs_node.workbench.evaluation_sets import STRATA, PhantomSet, Stratum, Subject
 from tests.analysis.conftest import MODEL_YAML, make_bundle
 
@@ -205,7 +206,7 @@ def normal_studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_unlabelled_studies_are_a_set_of_their_own_and_those_out_of_scope_are_named(tiny: Path, normal_studies: Path) -> None:
     bundle = bundles.load(tiny)
-    done = evaluation.evaluate_set(bundle, next(sets_of(bundle, Request(data=(normal_studies,)), lambda what, fraction: None)))
+    done = evaluation.evaluate_set(bundle, next(sets_of(bundle, Request(data=(normal_studies,)), lambda what, fraction: None))[0])
     assert (done.table["n"], done.table["lesions"], done.table["unit"]) == (3, 0, "patient")
     assert len(done.refused) == 1 and "2 usable slices" in done.refused[0]
 
@@ -218,6 +219,40 @@ def test_labels_without_a_folder_and_a_recipe_without_phantoms_are_refused(tiny:
     (tiny / "model.yaml").write_text("\n".join(line for line in lines if not line.startswith("  phantoms:")))
     with pytest.raises(InputError, match="names no phantoms: give studies with --data"):
         next(sets_of(bundles.load(tiny), Request(), lambda what, fraction: None))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grey pictures of two patients each, a third of them with a bright square and its mask."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rows = ["file,label,patient,mask"]
+    for number in range(18):
+        rng = np.random.default_rng(number)
+        picture, mask = rng.integers(60, 90, (64, 64)).astype(np.uint8), np.zeros((64, 64), np.uint8)
+        label = "normal" if number % 3 else "benign" if number % 2 else "malignant"
+        if label != "normal":
+            mask[20:32, 24:36] = 255
+            picture[mask > 0] = 250
+            Image.fromarray(mask).save(folder / f"{number}.mask.png")
+        Image.fromarray(picture).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{label},P{number // 2},{f'{number}.mask.png' if label != 'normal' else ''}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_labelled_pictures_with_masks_give_every_table(tiny: Path, pictures: Path) -> None:
+    bundle = bundles.load(tiny)
+    (done,) = run(bundle, Request(data=(pictures,), labels=(pictures / "labels.csv",)), processes=2, report=lambda what, fraction: None)
+    table = done.table
+    assert (table["n"], table["lesions"], table["unit"]) == (18, 6, "patient")
+    assert set(table["labels"]) == {"benign", "malignant"}
+    assert len({one.subject.patient for one in done.readings}) == 9
+    row = table["baselines"]["intensity"]
+    assert row["auroc"] == 1.0
+    assert row["pixel_ap"] > 0.8 and row["oracle_dice"] > 0.8
+    assert table["command"].endswith("/labels.csv")
+    assert not (tiny / KEPT).exists()
+    assert {"auroc", "ci95", "ap"} <= set(table["score"]["study"])
 
 
 def test_the_command_prints_tables_and_writes_json(tiny: Path, normal_studies: Path, tmp_path: Path) -> None:

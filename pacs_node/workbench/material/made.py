@@ -18,7 +18,7 @@ from pacs_node.phantoms import PhantomSpec, make_volume
 from pacs_node.workbench.material.masks import on_grid
 from pacs_node.workbench.material.studies import Report, example
 
-SEEDS = {"train": 1_000_000, "held out": 2_000_000, "calibrate": 3_000_000, "evaluate": 4_000_000, "gate": 5_000_000}
+SEEDS = {"train": 1_000_000, "held out": 2_000_000, "calibrate": 3_000_000, "evaluate": 4_000_000, "gate": 5_000_000, "tune": 6_000_000}
 """First phantom seed of each use, far enough apart that none is used twice."""
 
 
