@@ -35,7 +35,7 @@ _READING = 0.6  # fraction of the work that is done when reading is over
 class Prepared:
     """A series as the network gets it: the volume in the bundle's unit, resampled, ``x`` (S, P, P) in [0, 1] and ``foreground`` (S, P, P).
 
-    ``stratum`` says by which healthy statistics it is judged, ``seen`` is what the gate looks at.
+    ``stratum`` says by which healthy statistics it is judged.
     """
 
     volume: Volume
@@ -43,7 +43,11 @@ class Prepared:
     x: Tensor
     foreground: NDArray[np.bool_]
     stratum: scoring.Stratum
-    seen: Look
+
+    @property
+    def seen(self) -> Look:
+        """What the gate looks at; made anew each time, as it is larger than the slices themselves."""
+        return look(self.resampled.view, self.x, self.foreground)
 
 
 def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda fraction: None) -> Volume:
@@ -62,9 +66,9 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
     x = torch.from_numpy(np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0)))  # the table is nobody's anatomy
-    seen = look(resampled.view, x, foreground)
-    gate.check_quality(seen, foreground, manifest)
-    return Prepared(volume, resampled, x, foreground, stratum_of(volume, manifest), seen)
+    prepared = Prepared(volume, resampled, x, foreground, stratum_of(volume, manifest))
+    gate.check_quality(prepared.seen, foreground, manifest)
+    return prepared
 
 
 BATCH = 32  # slices that pass through the network at a time, unless memory is short

@@ -21,13 +21,13 @@ from torch.nn import functional as F
 
 from pacs_node.analysis.look import Look, blurred, mean_of
 
-FORMAT = 1  # raise it when the numbers change their meaning: what was fitted on others is refused
+FORMAT = 2  # raise it when the numbers change their meaning: what was fitted on others is refused
 
 _TINY = 1e-4
 _QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 _BINS = 12
 _LAYOUT = 4
-_LAGS = (5, 10)  # grid pixels: a doubled contour repeats an edge at such a distance
+_LAGS = (5, 24)  # grid pixels: a doubled contour repeats an edge at such a distance
 
 
 # --- measures of a slice: Look -> (S,) ---------------------------------------------------------------------------------------
@@ -119,10 +119,10 @@ def cut(seen: Look) -> Tensor:
 
 
 def straight(body: Tensor) -> Tensor:
-    """Share of the rows that hold body whose first pixel of it lies in the outermost column, or beside it."""
+    """Share of the rows that hold body whose first pixel of it lies in the outermost column."""
     lit = body.amax(2) > 0
     first = torch.where(lit, body.argmax(2), body.shape[2])
-    return ((first <= first.amin(1, keepdim=True) + 1) & lit).sum(1) / lit.sum(1).clamp(min=1)
+    return ((first == first.amin(1, keepdim=True)) & lit).sum(1) / lit.sum(1).clamp(min=1)
 
 
 def ghosts(seen: Look) -> Tensor:
@@ -150,15 +150,28 @@ def _half(x: Tensor, body: Tensor) -> Tensor:
 def contours(seen: Look) -> Tensor:
     """How far edges repeat at a distance, along the direction and at the distance where they do most: a movement doubles them."""
     down, right = _slopes(seen)
-    found = []
-    for slope, dim in ((down, 1), (right, 2)):
-        power = mean_of(slope.square(), seen.core) + _TINY**2
-        for lag in _LAGS:
-            length = slope.shape[dim] - lag
-            one, other = slope.narrow(dim, 0, length), slope.narrow(dim, lag, length)
-            where = seen.core.narrow(dim, 0, length) * seen.core.narrow(dim, lag, length)
-            found.append(mean_of(one * other, where) / power)
-    return torch.stack(found).abs().nan_to_num(0.0).amax(0)
+    return torch.maximum(_repeats((down * seen.core).transpose(1, 2)), _repeats(right * seen.core))
+
+
+def _repeats(slopes: Tensor) -> Tensor:
+    """Largest correlation of (S, P, P) with itself some pixels further along the last dimension, by the theorem of Wiener and Khinchin."""
+    power = torch.fft.rfft(slopes, n=2 * slopes.shape[2]).abs().square().sum(1)
+    correlation: Tensor = torch.fft.irfft(power)
+    lags = slice(*_LAGS)
+    strongest: Tensor = (correlation[:, lags] / correlation[:, :1].clamp(min=_TINY)).amax(1)
+    return strongest
+
+
+def nothing(seen: Look) -> Tensor:
+    """Root of the share of what lies beside the body that holds not even noise: cut off there, or painted over."""
+    return mean_of((seen.air < _TINY).float(), seen.around).nan_to_num(0.0).sqrt()
+
+
+def ghost_direction(seen: Look) -> Tensor:
+    """Logarithm of what is seen left and right of the body over what is seen above and below it: ghosts lie along one direction."""
+    rows, columns = seen.body.amax(2)[:, :, None], seen.body.amax(1)[:, None, :]
+    sides, ends = mean_of(seen.air, seen.around * rows * (1 - columns)), mean_of(seen.air, seen.around * columns * (1 - rows))
+    return ((sides + 0.01) / (ends + 0.01)).log()
 
 
 # --- measures of the series: Look -> (k,) --------------------------------------------------------------------------------------
@@ -225,6 +238,12 @@ SLICE: dict[str, Measure] = {
     "fullness": Measure(fullness, _SIZE, _SIZE),
     "cut": Measure(cut, "the body ends in a straight line (cut off at the border of the field?)", _SIZE),
     "ghosts": Measure(ghosts, "far more than usual is seen beside the body (ghosts, or another modality?)", "far less than usual is seen beside the body"),
+    "nothing": Measure(
+        nothing, "beside the body far more than usual is empty (cut off at the border of the field?)", "far less than usual is empty", least=0.08
+    ),
+    "ghost direction": Measure(
+        ghost_direction, "more is seen left and right of the body than usual (ghosts?)", "more is seen above and below the body than usual"
+    ),
     "tilt down": Measure(tilt_down, "brightness rises downwards (an uneven gain?)", "brightness falls downwards (an uneven gain?)"),
     "tilt across": Measure(tilt_across, "brightness rises to the right (an uneven gain?)", "brightness falls to the right (an uneven gain?)"),
     "contours": Measure(contours, "contours are doubled (movement?)", "contours repeat less than usual"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +24,20 @@ def evaluate(
     normal: Annotated[int, typer.Option("--normal", min=10, help="Phantoms without a lesion.")] = 40,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Lesions of each family, contrast and size (36 combinations).")] = 5,
     name: Annotated[str, typer.Option("--name", help="What the labelled set is called in tables; else the name of its folder.")] = "",
+    gate: Annotated[bool, typer.Option("--gate", help="Measure what the gate lets in and refuses, instead of the scores.")] = False,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that make and judge studies.")] = 2,
 ) -> None:
     """Measure how well a bundle tells unusual studies from normal ones, beside its baselines, with intervals by patient.
 
     Without --data or --planted, lesions are planted into phantoms that neither training nor calibration saw, and CARD.md is written anew. An
-    interrupted evaluation goes on where it was.
+    interrupted evaluation goes on where it was. With --gate: other modalities, other regions, artefacts and physical phantoms, and for each
+    series below --data whether it is in scope, and why not.
 
     Example: pacs-node evaluate --bundle models/ct-head --json evaluation.json
     """
+    if gate:
+        _gate(bundle, data or [], json_file)
+        return
     from pacs_node.analysis.bundle import load
     from pacs_node.workbench import card, evaluation, evaluation_words
     from pacs_node.workbench.evaluation_request import Request, run
@@ -52,3 +58,19 @@ def evaluate(
     for table in tables:
         if table["set"] == evaluation.PHANTOMS:
             typer.echo(f"wrote {card.write_card(loaded, table)}")
+
+
+def _gate(folder: Path, data: list[Path], json_file: Path | None) -> None:
+    """Print the table of the gate, and write it as JSON where that is asked."""
+    from pacs_node.analysis.bundle import load
+    from pacs_node.workbench import gating
+
+    loaded = load(folder)
+    with bars() as report:
+        found = gating.table(loaded.manifest, loaded.familiarity, report=report)
+    if data:
+        found["real"] = gating.real(data, loaded.manifest, loaded.familiarity)
+    for line in gating.lines(found):
+        typer.echo(line)
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

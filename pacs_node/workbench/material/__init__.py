@@ -8,7 +8,7 @@
 
 from pacs_node.workbench.material.folders import SeriesFiles, series_in
 from pacs_node.workbench.material.labels import NORMAL
-from pacs_node.workbench.material.made import SEEDS, Planted, of_other_protocols, phantom, phantoms
+from pacs_node.workbench.material.made import SEEDS, Planted, of_other_protocols, phantom, phantoms, spec
 from pacs_node.workbench.material.splits import folds, held_out_patients
 from pacs_node.workbench.material.studies import Labelled, Report, each_labelled, example, labelled, prepared_series, usable, volume_of
 
@@ -29,6 +29,7 @@ __all__ = [
     "phantoms",
     "prepared_series",
     "series_in",
+    "spec",
     "usable",
     "volume_of",
 ]
