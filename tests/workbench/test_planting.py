@@ -31,9 +31,7 @@ def noisy(slices: int = 12, apart: float = 5.0) -> Volume:
     made = volume(3, slices)
     rng = np.random.default_rng(0)
     pixels = np.asarray(made.pixels) + rng.normal(0, 4, made.pixels.shape).astype(np.float32)
-    frames = tuple(
-        replace(frame, plane=replace(frame.plane, position=(-96.0, -96.0, apart * index))) for index, frame in enumerate(made.frames) if frame.plane
-    )
+    frames = tuple(replace(frame, plane=replace(frame.plane, position=(-96.0, -96.0, apart * index))) for index, frame in enumerate(made.frames) if frame.plane)
     return replace(made, pixels=pixels, frames=frames)
 
 
