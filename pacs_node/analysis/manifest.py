@@ -157,7 +157,8 @@ class Manifest(Part):
     @property
     def architecture(self) -> Architecture:
         """The network's architecture, with the edge that preprocessing gives it."""
-        return Architecture(self.preprocessing.pixels, self.network.inputs, self.network.channels, self.network.gates)
+        shape = self.network
+        return Architecture(self.preprocessing.pixels, shape.inputs, shape.channels, shape.gates, shape.contrast, shape.change)
 
 
 def read_manifest(folder: Path) -> Manifest:

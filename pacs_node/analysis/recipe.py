@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pacs_node.autoencoder.adversarial import Adversarial
+from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.corruption import CORRUPTIONS, DEFAULT_CORRUPTIONS, Augmentation
 from pacs_node.autoencoder.fitting import Schedule
 from pacs_node.autoencoder.gates import PRICED
@@ -30,6 +31,8 @@ class NetworkPart(Part):
     size: Literal["small", "large"] | None = None
     channels: tuple[int, ...] = (32, 48, 64)
     gates: tuple[str, ...] = ("open", "open", "open")
+    contrast: bool = False  # the network also sees local contrast
+    change: bool = False  # and says where something was changed; trained by recipe.change
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +73,13 @@ class AdversarialPart(Part):
     rate: float = Field(2e-4, gt=0)
 
 
+class ChangePart(Part):
+    """See `autoencoder.change.Change`."""
+
+    weight: float = Field(2.0, gt=0)
+    share: float = Field(0.5, gt=0, lt=1)
+
+
 class PhantomPart(Part):
     """Which phantoms the recipe makes: ``train`` and ``held_out`` for the weights, ``calibrate`` for the synthetic calibration.
 
@@ -101,6 +111,7 @@ class Recipe(Part):
     penalties: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     elbo: ElboPart | None = None
     adversarial: AdversarialPart | None = None
+    change: ChangePart | None = None
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     held_out_share: float = Field(0.2, gt=0, lt=1)
     corruptions: tuple[str, ...] = DEFAULT_CORRUPTIONS
@@ -123,6 +134,7 @@ class Recipe(Part):
             Augmentation(**self.augmentation.model_dump()),
             Adversarial(**self.adversarial.model_dump()) if self.adversarial else None,
             self.precision,
+            Change(**self.change.model_dump()) if self.change else None,
         )
 
     @property
@@ -140,5 +152,7 @@ def check_recipe(network: NetworkPart, recipe: Recipe) -> None:
     idle = [name for name in recipe.penalties if name in PRICED and name not in network.gates]
     if idle:
         raise ValueError(f"recipe.penalties: {idle[0]} weighs nothing, network.gates holds no {idle[0]} gate")
+    if network.change != (recipe.change is not None):
+        raise ValueError("network.change and recipe.change belong together: the one is the output, the other trains it")
     if recipe.elbo is not None and VARIATIONAL not in network.gates:
         raise ValueError(f"recipe.elbo: network.gates holds no {VARIATIONAL} gate, whose latent the bound is about")

@@ -13,7 +13,7 @@ symmetric, gives nothing to a part without influence, and adds up (Shapley 1953)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import factorial
 
 import torch
@@ -75,8 +75,7 @@ class Hot:
 def hottest(x: Tensor, seen: Seen, foreground: Tensor, scores: Scores, normals: Normals, fusion: Fusion, stratum: Stratum, slices: Sequence[int]) -> list[Hot]:
     """Say for each of the chosen ``slices`` where its map is hottest, and which pixel maps make it so; the arguments are those of `judge`."""
     chosen = list(slices)
-    some = type(seen)(**{field.name: getattr(seen, field.name)[chosen] for field in fields(seen)})
-    maps = evidence(x[chosen], some, foreground[chosen], normals.low_mean, normals.low_axes, centred=fusion.centred)
+    maps = evidence(x[chosen], seen.of(chosen), foreground[chosen], normals.low_mean, normals.low_axes, centred=fusion.centred)
     z = standardise(maps, foreground[chosen], normals, stratum.bins(len(x), normals.mean.shape[1])[chosen])
     smooth = F.avg_pool2d(scores.z[chosen][:, None], _SMOOTH, stride=1, padding=_SMOOTH // 2)[:, 0].masked_fill(~foreground[chosen], -torch.inf)
     found = []
@@ -89,4 +88,4 @@ def hottest(x: Tensor, seen: Seen, foreground: Tensor, scores: Scores, normals: 
 
 
 def _named(values: Tensor) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(PARTS, values, strict=True)}
+    return {name: float(value) for name, value in zip(PARTS, values, strict=False)}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pacs_node.autoencoder.adversarial import Adversarial, Adversary
+from pacs_node.autoencoder.change import Change, change_loss
 from pacs_node.autoencoder.checkpoint import Progress, Resumable, resume, save
 from pacs_node.autoencoder.corruption import DEFAULT_CORRUPTIONS, Augmentation, augment, corrupt
 from pacs_node.autoencoder.losses import weight_of
@@ -40,7 +41,7 @@ class Schedule:
     """How long, how fast and towards what to train.
 
     ``patience``: epochs without a better held-out loss before training stops. ``precision``: see `precision.PRECISIONS`.
-    ``adversarial``: a discriminator takes part.
+    ``adversarial``: a discriminator takes part. ``change``: part of each batch trains the network's change output.
     """
 
     epochs: int = 20
@@ -53,6 +54,7 @@ class Schedule:
     augmentation: Augmentation = field(default_factory=Augmentation)
     adversarial: Adversarial | None = None
     precision: str = "float32"
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def _epoch(run: _Run, train: Slices, progress: Callable[[Step], None], so_far: P
             group["lr"] = schedule.rate * _rate_factor(done / total)
         both = torch.cat([train.pixels[chosen].float(), train.foreground[chosen, None].float()], dim=1).to(run.device)
         clean, foreground = _augmented(both, generator, schedule.augmentation)
-        loss = _step(run, clean, foreground, corrupt(clean, generator, schedule.corruptions), done / total)
+        loss = _step(run, clean, foreground, generator, done / total)
         progress(Step(epoch, done + 1, total, loss, so_far.losses[-1] if so_far.losses else math.nan))
 
 
@@ -170,13 +172,22 @@ def _middle(x: Tensor) -> Tensor:
     return x[:, middle : middle + 1]
 
 
-def _step(run: _Run, clean: Tensor, foreground: Tensor, spoilt: Tensor, done: float) -> float:
-    """Take one step towards reconstructing the clean middle slices from the spoilt input; the share ``done`` of all steps is behind."""
-    target = _middle(clean)
+def _step(run: _Run, clean: Tensor, foreground: Tensor, generator: torch.Generator, done: float) -> float:
+    """Take one step towards reconstructing the clean middle slices from the spoilt input; the share ``done`` of all steps is behind.
+
+    Where the network learns to see changes, the last slices of the batch train that and take no part in the reconstruction: a network
+    that repairs what is hardly visible would repair lesions, too.
+    """
+    how = run.schedule.change
+    first = how.split(len(clean)) if how else len(clean)
+    target = _middle(clean[:first])
+    spoilt = corrupt(clean[:first], generator, run.schedule.corruptions)
     with mixed(run.dtype, run.device):
-        loss, output = training_objective(run.network, run.schedule.objective, target, weight_of(foreground), spoilt, done)
+        loss, output = training_objective(run.network, run.schedule.objective, target, weight_of(foreground[:first]), spoilt, done)
         if run.adversary:
             loss = loss + run.adversary.price(output.mean)
+        if how and first < len(clean):
+            loss = loss + how.weight * change_loss(run.network, clean[first:], foreground[first:, 0], generator)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), _GRADIENT_LIMIT)
@@ -199,6 +210,8 @@ def _held_out_loss(run: _Run, held_out: Slices) -> float:
         weight = weight_of(foreground[:, None].to(run.device))
         with mixed(run.dtype, run.device):
             loss = held_out_objective(run.network, schedule.objective, _middle(clean), weight, corrupt(clean, generator, schedule.corruptions))
+            if schedule.change:
+                loss = loss + schedule.change.weight * change_loss(run.network, clean, foreground.to(run.device), generator)
         losses.append(float(loss) * len(pixels))
     return sum(losses) / len(held_out.pixels)
 

@@ -2,13 +2,13 @@
 
 ::
 
-    (B, inputs, P, P) ─space-to-depth 4─► (B, 16·inputs, P/4, P/4)
+    (B, inputs, P, P) ─(contrast)─► (B, inputs or 3·inputs, P, P) ─space-to-depth 4─► (B, 16·…, P/4, P/4)
          │
       level 0  P/4   ──── gate ────────────────┐
          │ /2                                  │
       level 1  P/8   ──── gate ──────────┐     │
          │ /2                            │     │
-      bottom   P/16  ──── gate ──► level 1 ► level 0 ─depth-to-space 4─► mean, log-variance  2 × (B, 1, P, P)
+      bottom   P/16  ──── gate ──► level 1 ► level 0 ─depth-to-space 4─► mean, log-variance (, change)  2 or 3 × (B, 1, P, P)
                            │
                            └─► mean and spread over the image ─► embedding (B, 2 · bottom channels)
 
@@ -42,7 +42,9 @@ STEM = 4
 SIZES: dict[str, tuple[int, ...]] = {"small": (48, 96, 128), "large": (192, 256, 320, 384)}
 """Channels for two CPU cores and for a GPU, in one word."""
 
-_MAPS = 2  # what the head says of each pixel: mean and log-variance
+_CONTRAST = (9, 33)  # pixels of the neighbourhoods against which contrast is measured
+_FAINTEST = 0.02  # of the range: what varies less than this stays faint
+_STRONGEST = 4.0  # contrast beyond this is cut
 _GROUPS = 8
 LOG_VARIANCE_RANGE = (-12.0, 2.0)
 
@@ -52,14 +54,17 @@ class Architecture:
     """What makes two networks interchangeable: everything that decides the shapes and kinds of their layers.
 
     ``pixels`` is the edge of the square input, ``inputs`` the number of neighbouring slices (odd, the middle one is reconstructed),
-    ``channels`` one number a level with the bottom last, ``gates`` one kind a level (`gates.GATES`). Raises `ValueError` where they
-    contradict each other.
+    ``channels`` one number a level with the bottom last, ``gates`` one kind a level (`gates.GATES`). ``contrast``: the network also sees
+    each slice by its local contrast (`contrasts`); ``change``: it also says where something was changed (`change`). Raises `ValueError`
+    where they contradict each other.
     """
 
     pixels: int = 128
     inputs: int = 1
     channels: tuple[int, ...] = (32, 48, 64)
     gates: tuple[str, ...] = ("open", "open", "open")
+    contrast: bool = False
+    change: bool = False
 
     def __post_init__(self) -> None:
         if len(self.channels) < 2 or len(self.channels) != len(self.gates):
@@ -80,6 +85,16 @@ class Architecture:
         """Length of the embedding of one slice."""
         return 2 * self.channels[-1]
 
+    @property
+    def views(self) -> int:
+        """Channels that the stem gets."""
+        return self.inputs * (1 + len(_CONTRAST) * self.contrast)
+
+    @property
+    def maps(self) -> int:
+        """What the head says of each pixel: mean and log-variance, and where it is asked for, change."""
+        return 2 + self.change
+
 
 class Output(NamedTuple):
     """What the network says about a batch."""
@@ -89,11 +104,33 @@ class Output(NamedTuple):
     embedding: Tensor  # (B, features)
     codes: tuple[Tensor, ...]  # what each gate let pass, level 0 first: (B, channels, P / 4, P / 4), (B, channels, P / 8, P / 8), …
     prices: tuple[Tensor, ...]  # scalars, what each gate asks for that
+    change: Tensor | None = None  # (B, 1, P, P) logit of something being changed here; None where the architecture has no such output
 
     @property
     def penalty(self) -> Tensor:
         """Sum of the gates' prices."""
         return torch.stack(self.prices).sum()
+
+
+def contrasts(x: Tensor) -> Tensor:
+    """Add to slices (B, inputs, P, P) their contrast with neighbourhoods of 9 and of 33 pixels: (B, 3 · inputs, P, P).
+
+    Difference from the local mean in units of the local standard deviation (local contrast normalisation, Jarrett et al. 2009): beside a
+    skull, brain and bleeding differ by a hundredth of the range, which normalised activations hide from all later layers.
+    """
+    return torch.cat([x, *(_contrast(x, width) for width in _CONTRAST)], dim=1)
+
+
+def _contrast(x: Tensor, width: int) -> Tensor:
+    mean, square = _around(x, width), _around(x * x, width)
+    spread = (square - mean.square()).clamp(min=0).sqrt()
+    return ((x - mean) / (_FAINTEST + spread)).clamp(-_STRONGEST, _STRONGEST) / 2
+
+
+def _around(x: Tensor, width: int) -> Tensor:
+    """Mean over ``width`` × ``width`` pixels, the border repeated outwards; along one edge and then the other."""
+    padded = nn.functional.pad(x, (width // 2,) * 4, mode="replicate")
+    return nn.functional.avg_pool2d(nn.functional.avg_pool2d(padded, (width, 1), 1), (1, width), 1)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -116,18 +153,18 @@ class Network(nn.Module):
         self.architecture = architecture
         channels = architecture.channels
         self.stem = nn.PixelUnshuffle(STEM)
-        self.encoder = nn.ModuleList([_level(STEM**2 * architecture.inputs, channels[0]), *(_level(low, high) for low, high in pairwise(channels))])
+        self.encoder = nn.ModuleList([_level(STEM**2 * architecture.views, channels[0]), *(_level(low, high) for low, high in pairwise(channels))])
         self.gates = nn.ModuleList([GATES[kind](width) for kind, width in zip(architecture.gates, channels, strict=True)])
         self.up = nn.ModuleList([nn.ConvTranspose2d(high, low, 2, stride=2) for low, high in pairwise(channels)])
         self.decoder = nn.ModuleList([_level(2 * width, width) for width in channels[:-1]])
-        self.head = nn.Conv2d(channels[0], _MAPS * STEM**2, 1)
+        self.head = nn.Conv2d(channels[0], architecture.maps * STEM**2, 1)
         self.unstem = nn.PixelShuffle(STEM)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Output:
         """Reconstruct the middle slice of each input."""
         codes, prices = [], []
-        x = self.stem(x).contiguous(memory_format=torch.channels_last)
+        x = self.stem(contrasts(x) if self.architecture.contrast else x).contiguous(memory_format=torch.channels_last)
         for depth, (encode, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
             x = encode(x if depth == 0 else nn.functional.avg_pool2d(x, 2))
             passed, price = gate(x)
@@ -136,10 +173,10 @@ class Network(nn.Module):
         x = codes[-1]
         for up, decode, skip in zip(reversed(self.up), reversed(self.decoder), reversed(codes[:-1]), strict=True):
             x = decode(torch.cat([up(x), skip], dim=1))
-        mean, log_variance = (self.unstem(part) for part in self.head(x).float().chunk(_MAPS, dim=1))
+        mean, log_variance, *change = (self.unstem(part) for part in self.head(x).float().chunk(self.architecture.maps, dim=1))
         bottom = codes[-1].float()
         embedding = torch.cat([bottom.mean((2, 3)), bottom.std((2, 3))], dim=1)
-        return Output(mean, log_variance.clamp(*LOG_VARIANCE_RANGE), embedding, tuple(codes), tuple(prices))
+        return Output(mean, log_variance.clamp(*LOG_VARIANCE_RANGE), embedding, tuple(codes), tuple(prices), change[0] if change else None)
 
 
 def with_neighbours(stack: Tensor, inputs: int) -> Tensor:

@@ -56,7 +56,7 @@ def fit_normals(network: Network, train: Sequence[Tensor], held_out: Sequence[Ex
 def _cells(held_out: Sequence[Example], seen: Sequence[Seen], low: tuple[Tensor, Tensor], bins: int, centred: bool) -> tuple[Tensor, Tensor]:
     """Mean and spread of the evidence in every bin and cell, drawn towards the bin's own where few pixels fell."""
     strata = held_out[0].stratum.of
-    shape = (len(PARTS), strata * bins, CELLS, CELLS)
+    shape = (len(PARTS) - (seen[0].change is None), strata * bins, CELLS, CELLS)
     count, total, square = torch.zeros(shape[1:]), torch.zeros(shape), torch.zeros(shape)
     for example, one in zip(held_out, seen, strict=True):
         maps = evidence(example.x, one, example.foreground, *low, centred=centred)

@@ -2,9 +2,9 @@
 
 ::
 
-    slices x ─► network ─► mean, log-variance, embedding
+    slices x ─► network ─► mean, log-variance (, change), embedding
       │                        │
-      └────────► evidence: offset · energy · structure · low band · error   (parts, S, P, P)
+      └────────► evidence: offset · energy · structure · low band · error (· change)   (parts, S, P, P)
                                │   minus the healthy mean, over the healthy spread, at that slice and image position
                                ▼
                           z maps ─► fused z map (S, P, P) ─► slice scores ─► study parts ─► study score
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -28,7 +28,7 @@ from pacs_node.autoencoder import threads
 from pacs_node.autoencoder.losses import box_mean, structural_similarity
 from pacs_node.autoencoder.network import Network, with_neighbours
 
-PARTS = ("offset", "energy", "structure", "low_band", "error")
+PARTS = ("offset", "energy", "structure", "low_band", "error", "change")  # the last only of networks with a change output
 STUDY_PARTS = ("peak", "extent", "embedding")
 CELLS = 16  # healthy statistics are kept on a grid of this many cells an edge
 LOW = 32  # edge of the low band
@@ -44,6 +44,7 @@ Result = TypeVar("Result")
 class Normals:
     """What held-out normal slices look like to this network; the tensors are stored with the weights.
 
+    There are as many (pixel) parts as the network gives: all of `PARTS`, or all but change.
     ``mean`` and ``spread``: (parts, strata · bins, CELLS, CELLS), evidence by kind of series, slice position (bins over the series) and image
     position.
     ``low_mean`` (LOW²) and ``low_axes`` (k, LOW²): principal components of the low band.
@@ -61,8 +62,8 @@ class Normals:
     study_spread: Tensor
 
     def __post_init__(self) -> None:
-        parts = (len(self.mean), len(self.spread), len(self.study_mean), len(self.study_spread))
-        if parts != (len(PARTS), len(PARTS), len(STUDY_PARTS), len(STUDY_PARTS)):
+        pixel, study = (len(self.mean), len(self.spread)), (len(self.study_mean), len(self.study_spread))
+        if pixel[0] != pixel[1] or pixel[0] not in (len(PARTS) - 1, len(PARTS)) or study != (len(STUDY_PARTS), len(STUDY_PARTS)):
             raise ValueError(f"statistics of other parts than {', '.join((*PARTS, *STUDY_PARTS))}")
 
     FIELDS = ("mean", "spread", "low_mean", "low_axes", "embedding_mean", "embedding_white", "study_mean", "study_spread")
@@ -87,15 +88,17 @@ class Stratum:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the network made of a series: ``mean`` and ``log_variance`` (S, P, P), ``embedding`` (S, features)."""
+    """What the network made of a series: ``mean`` and ``log_variance`` (S, P, P), ``embedding`` (S, features), ``change`` (S, P, P) where it says it."""
 
     mean: Tensor
     log_variance: Tensor
     embedding: Tensor
+    change: Tensor | None = None
 
-    def of(self, some: slice, device: str = "cpu") -> Seen:
+    def of(self, some: slice | list[int], device: str = "cpu") -> Seen:
         """Return what it made of some of the slices, on a device."""
-        return Seen(self.mean[some].to(device), self.log_variance[some].to(device), self.embedding[some].to(device))
+        change = None if self.change is None else self.change[some].to(device)
+        return Seen(self.mean[some].to(device), self.log_variance[some].to(device), self.embedding[some].to(device), change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,9 @@ def look(network: Network, x: Tensor, *, batch: int = 32, half: bool = False, be
     def see(some: slice) -> Seen:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             output = network(stacked[some].to(device, non_blocking=True))
-            return Seen(*(values.float().cpu() for values in (output.mean[:, 0], output.log_variance[:, 0], output.embedding)))
+            mean, log_variance = (values[:, 0].float().cpu() for values in (output.mean, output.log_variance))
+            change = None if output.change is None else output.change[:, 0].float().cpu()
+            return Seen(mean, log_variance, output.embedding.float().cpu(), change)
 
     batches = threads.pieces(len(x), batch if device.type == "cuda" else min(batch, _PIECE))
     seen: list[Seen] = []
@@ -129,7 +134,9 @@ def look(network: Network, x: Tensor, *, batch: int = 32, half: bool = False, be
         for some, one in zip(batches, results, strict=True):
             seen.append(one)
             beat(some.stop / len(x))
-    return Seen(*(torch.cat([getattr(one, field.name) for one in seen]) for field in fields(Seen)))
+    changes = [one.change for one in seen if one.change is not None]
+    mean, log_variance, embedding = (torch.cat([getattr(one, name) for one in seen]) for name in ("mean", "log_variance", "embedding"))
+    return Seen(mean, log_variance, embedding, torch.cat(changes) if changes else None)
 
 
 def _in_turn(work: Callable[[slice], Result], pieces: Sequence[slice], device: str) -> Generator[Result]:
@@ -164,11 +171,12 @@ def _centred(residual: Tensor, foreground: Tensor) -> Tensor:
 
 
 def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_axes: Tensor, *, centred: bool = False) -> Tensor:
-    """Return the raw maps (parts, S, P, P), each zero or more: the larger, the less like the reconstruction.
+    """Return the raw maps (parts, S, P, P), as many as the network gives: the larger, the less like a normal slice.
 
     offset: local mean of the standardised residual, absolute; energy: its local root mean square; structure: 1 - SSIM;
     low_band: distance of the blurred slice from the principal subspace of normal ones; error: local root mean square of the residual as
-    it is, for images whose predicted spread misleads (speckle). ``centred``: see `Fusion`.
+    it is, for images whose predicted spread misleads (speckle); change: the network's own logit of something being changed here, the only
+    one below zero. ``centred``: see `Fusion`.
     """
     weight = foreground.float()
     share = _local(weight).clamp(min=1e-3)  # so that only pixels of the foreground count in a local mean
@@ -181,7 +189,8 @@ def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_ax
     low = F.interpolate(rest, size=x.shape[1:], mode="bilinear", align_corners=False)[:, 0].abs()
     offset = (_local(residual) / share).abs()
     energy, error = ((_local(values.square()) / share).clamp(min=0).sqrt() for values in (residual, plain))
-    return torch.stack([offset, energy, structure, low, error]) * weight
+    said = [] if seen.change is None else [seen.change]
+    return torch.stack([offset, energy, structure, low, error, *said]) * weight
 
 
 def bins_of(slices: int, bins: int) -> Tensor:
@@ -201,8 +210,8 @@ def _spread_out(cells: Tensor, pixels: int) -> Tensor:
 
 
 def fuse(z: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the weighted mean of z maps: (parts, S, P, P) to (S, P, P)."""
-    weight = torch.tensor(weights, dtype=z.dtype, device=z.device)
+    """Return the weighted mean of z maps: (parts, S, P, P) to (S, P, P); parts beyond the weights count nothing, weights beyond the parts neither."""
+    weight = torch.tensor([*weights, *[0.0] * len(z)][: len(z)], dtype=z.dtype, device=z.device)
     return torch.einsum("pshw,p->shw", z, weight / weight.sum())
 
 
@@ -261,8 +270,8 @@ class Fusion:
     centred: bool = False
 
     def __post_init__(self) -> None:
-        for name, weights, parts in (("pixel", self.pixel, PARTS), ("study", self.study, STUDY_PARTS)):
-            if len(weights) != len(parts) or min(weights) < 0 or not sum(weights):
+        for name, weights, parts, optional in (("pixel", self.pixel, PARTS, 1), ("study", self.study, STUDY_PARTS, 0)):
+            if not len(parts) - optional <= len(weights) <= len(parts) or min(weights) < 0 or not sum(weights):
                 raise ValueError(f"{name} weights {list(weights)} must be {len(parts)} numbers ({', '.join(parts)}), none negative, not all zero")
         if not 0 < self.top <= 1:
             raise ValueError(f"top {self.top} must be a share above 0 and at most 1")
