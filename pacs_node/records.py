@@ -308,6 +308,16 @@ class Hottest:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadScore:
+    """What a head trained on a site's few labels says: no calibrated score, and no ground for a verdict."""
+
+    probability: float  # 0…1 that the study is like those not labelled normal, where both kinds are equally frequent
+    normal: int  # labelled studies that it learnt from
+    unusual: int
+    auroc: float  # cross-validated by patient on those
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What a pipeline says about one series.
 
@@ -336,6 +346,7 @@ class Finding:
     places: tuple[Place, ...] = ()  # one per slice, also where there is no plane; empty where only the planes say it
     contributions: Mapping[str, float] = field(default_factory=dict)  # what each part adds to the score; they add up to it
     hottest: tuple[Hottest, ...] = ()  # one for each of ``top_slices``
+    head: HeadScore | None = None  # beside the score, where the bundle has a head
 
 
 # --- results -----------------------------------------------------------------------------------------------------------

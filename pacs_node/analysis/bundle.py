@@ -7,6 +7,7 @@
       weights.safetensors   the network and what healthy looks like to it
       baselines.npz         the simple detectors it has to beat
       calibration.json      scores of calibration studies (optional)
+      head.npz              what a site's few labels taught (optional)
       CARD.md               generated: what it is good for and what not
 """
 
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from pacs_node.analysis import portrait
 from pacs_node.analysis.calibration_file import CalibrationFile, read_calibration
+from pacs_node.analysis.head_file import HEAD, TrainedHead, read_head
 from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
 from pacs_node.autoencoder.baselines import Baselines
@@ -54,6 +56,7 @@ class Bundle:
     algorithm: Algorithm
     reference: Reference | None = None  # of bundles that keep training slices for the report on the spot
     familiarity: Familiarity | None = None  # None: the bundle has no learnt gate
+    head: TrainedHead | None = None  # of bundles that learnt from a site's labels
 
     @property
     def name(self) -> str:
@@ -68,7 +71,8 @@ def load(folder: Path) -> Bundle:
     network, normals, reference, familiarity = _weights(folder, manifest, weights)
     digests = {name: sha256(folder / name) for name in (MODEL, WEIGHTS, BASELINES)}
     calibration, algorithm = read_calibration(folder, digests[WEIGHTS]), _algorithm(folder, manifest, digests)
-    return Bundle(folder, manifest, network, normals, _baselines(folder, baselines), calibration, algorithm, reference, familiarity)
+    head = read_head(folder, manifest, digests[WEIGHTS])
+    return Bundle(folder, manifest, network, normals, _baselines(folder, baselines), calibration, algorithm, reference, familiarity, head)
 
 
 def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
@@ -137,7 +141,7 @@ def save(
 ) -> None:
     """Write weights and baselines and record their SHA-256 in ``model.yaml``, whose other lines and comments stay as they are.
 
-    A calibration that belongs to former weights is removed: it would only be refused.
+    A calibration and a head that belong to former weights are removed: they would only be refused.
     """
     tensors: dict[str, Tensor] = {_NETWORK + name: value.contiguous() for name, value in network.state_dict().items()}
     tensors |= {_NORMALS + name: getattr(normals, name).contiguous() for name in Normals.FIELDS}
@@ -150,6 +154,7 @@ def save(
     (folder / WEIGHTS).chmod(0o644)  # the library makes it private, but the node may run as another user
     np.savez_compressed(folder / BASELINES, **baselines.arrays())  # type: ignore[arg-type]
     record(folder, {name: sha256(folder / name) for name in (WEIGHTS, BASELINES)})
+    (folder / HEAD).unlink(missing_ok=True)
     calibration = read_calibration_hash(folder)
     if calibration not in (None, sha256(folder / WEIGHTS)):
         (folder / CALIBRATION).unlink()

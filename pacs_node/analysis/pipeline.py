@@ -24,7 +24,7 @@ from pacs_node.analysis.statement import Statement, state
 from pacs_node.analysis.strata import stratum_of
 from pacs_node.autoencoder import calibration, explanation, scoring, threads
 from pacs_node.errors import OutOfScope
-from pacs_node.records import Finding, Hottest, Volume
+from pacs_node.records import Finding, HeadScore, Hottest, Volume
 
 Beat = Callable[[float], None]
 
@@ -144,10 +144,11 @@ def _finding(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: sco
         reconstruction=np.where(np.isfinite(view), reconstruction, np.float32(np.nan)),
         embedding=seen.embedding.numpy().astype(np.float16),
         window=bundle.manifest.window,
-        remarks=(*volume.remarks, *said.remarks),
+        remarks=(*volume.remarks, *said.remarks, *_head_remarks(bundle, scores)),
         places=prepared.resampled.places,
         contributions=explanation.study_contributions(scores, bundle.normals, bundle.manifest.scoring.fusion),
         hottest=_hottest(bundle, prepared, seen, scores, top.tolist()),
+        head=_head_score(bundle, seen, scores),
     )
 
 
@@ -155,6 +156,19 @@ def _hottest(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: sco
     foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
     found = explanation.hottest(prepared.x, seen, foreground, scores, bundle.normals, fusion, prepared.stratum, top)
     return tuple(Hottest(one.index, one.row, one.column, one.z, one.parts) for one in found)
+
+
+def _head_score(bundle: Bundle, seen: scoring.Seen, scores: scoring.Scores) -> HeadScore | None:
+    trained = bundle.head
+    if trained is None or _head_remarks(bundle, scores):
+        return None
+    return HeadScore(trained.head.probability(scores.parts, seen.embedding.numpy()), trained.normal, trained.unusual, trained.auroc[0])
+
+
+def _head_remarks(bundle: Bundle, scores: scoring.Scores) -> tuple[str, ...]:
+    """Why a head says nothing, where its parts are not those of this version."""
+    missing = [] if bundle.head is None else [str(name) for name in bundle.head.head.names if name not in scores.parts]
+    return (f"the head of the labels needs the score part {missing[0]}, which there is none of: train it again",) if missing else ()
 
 
 def _heat(z: NDArray[np.float32], foreground: NDArray[np.bool_], pixel_tail: tuple[float, ...] | None) -> NDArray[np.float32]:

@@ -26,14 +26,19 @@ def train(
     bundle: BundleOption,
     data: DataOption = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file and label; only what is labelled normal is used.")] = None,
+    head: Annotated[bool, typer.Option("--head", help="Learn from labels of both kinds, beside the score; the network stays as it is.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
 ) -> None:
     """Train a bundle by the recipe in its model.yaml; the same command resumes an interrupted run.
 
-    Without --data the recipe's own data folders and phantoms are used.
+    Without --data the recipe's own data folders and phantoms are used. With --head the bundle stays as it is, and a small head learns from
+    at least 10 studies labelled normal and 10 others, none of which the bundle should have been trained on.
 
-    Example: pacs-node train --bundle models/ct-head --data /data/normal-heads
+    Examples: pacs-node train --bundle models/ct-head --data /data/normal-heads · pacs-node train --head --bundle DIR --data DIR --labels labels.csv
     """
+    if head:
+        _train_head(bundle, data or [], labels)
+        return
     from pacs_node.workbench import training
 
     with _bars() as report:
@@ -42,6 +47,17 @@ def train(
     best, epochs = done.history.best_epoch + 1, len(done.history.held_out)
     typer.echo(f"{bundle}: trained on {done.studies} studies, {done.held_out} held out, best epoch {best} of {epochs}")
     typer.echo("next: pacs-node calibrate")
+
+
+def _train_head(bundle: Path, data: list[Path], labels: Path | None) -> None:
+    from pacs_node.workbench import few_labels
+
+    with _bars() as report:
+        done = few_labels.train_head(bundle, data, labels, report)
+    print_refused(done.refused)
+    typer.echo(f"{bundle}: head trained on {done.normal} normal and {done.unusual} other studies of {done.patients} patients")
+    for name, found in (("head (cross-validated)", done.head), ("score (no labels)", done.score), ("difference", done.difference)):
+        typer.echo(f"{name:24} AUROC {found.value:+.3f} ({found.low:.3f} to {found.high:.3f})".replace("AUROC +", "AUROC "))
 
 
 def calibrate(

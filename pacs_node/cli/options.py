@@ -66,6 +66,8 @@ def print_why(summary: Mapping[str, Any], of: str = "") -> None:
     if rows := why.part_rows(summary):
         print_table(f"Why this score{of}", why.PART_COLUMNS, rows, "")
         print_table(f"Where it is hottest{of}", why.PLACE_COLUMNS, why.place_rows(summary), "nowhere")
+    if line := why.head_line(summary):
+        typer.echo(f"Head of the labels{of}: {line}")
 
 
 def _cell(value: object) -> str:

@@ -85,7 +85,7 @@ def job(job_id: Annotated[int, typer.Argument(help="Number of the job.")], confi
         print_json(page)
         return
     found = page["facts"].pop("finding")
-    facts = {**page["facts"], **{name: value for name, value in found.items() if name not in ("contributions", "hottest")}}
+    facts = {**page["facts"], **{name: value for name, value in found.items() if name not in ("contributions", "hottest", "head")}}
     print_table(f"Job {job_id}", ["", ""], [[name, value] for name, value in facts.items()], "")
     print_why(found)
     columns = ["kind", "sop_uid", "destination", "state", "attempts", "status", "message"]

@@ -35,7 +35,7 @@ from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
 from pacs_node.monitoring.logs import study_tag
-from pacs_node.records import Finding, Hottest, Notice, NoticeStatus, PriorReport, Run
+from pacs_node.records import Finding, HeadScore, Hottest, Notice, NoticeStatus, PriorReport, Run
 
 
 class Engine(Protocol):
@@ -186,6 +186,8 @@ def _refuse_what_is_no_number(finding: Finding) -> None:
     """Raise `NotFinite`: a comparison with such a score would call every study unremarkable."""
     seen = np.isfinite(finding.view)
     said: dict[str, ArrayLike] = {"the score": [finding.score, *finding.parts.values()], "the slice scores": finding.slice_scores, "the heat map": finding.heat}
+    if finding.head is not None:
+        said["the head's probability"] = finding.head.probability
     for what, values in {**said, "the reconstruction": finding.reconstruction[seen]}.items():
         if not np.isfinite(values).all():
             raise NotFinite(finding.algorithm.name, what)
@@ -250,11 +252,16 @@ def summary(finding: Finding) -> dict[str, object]:
         "parts": {name: round(value, 6) for name, value in finding.parts.items()},
         "contributions": {name: round(value, 6) for name, value in finding.contributions.items()},
         "hottest": [_hottest(one) for one in finding.hottest],
+        **({} if finding.head is None else {"head": _head(finding.head)}),
         "slices": len(finding.volume.frames),
         "top_slices": list(finding.top_slices),
         "bundle": f"{finding.algorithm.name} {finding.algorithm.version}",
         "remarks": list(finding.remarks),
     }
+
+
+def _head(head: HeadScore) -> dict[str, object]:
+    return {"probability": round(head.probability, 4), "auroc": round(head.auroc, 4), "normal": head.normal, "unusual": head.unusual}
 
 
 def _hottest(one: Hottest) -> dict[str, object]:

@@ -101,7 +101,7 @@ def _facts(finding: Finding, headers: Sequence[Dataset]) -> list[tuple[str, str]
         ("Algorithm", f"{wording.algorithm_line(finding.algorithm)} · {finding.algorithm.manufacturer}"),
         ("Calibration", wording.calibration_line(finding.calibration) if finding.calibration else wording.UNCALIBRATED_HERE),
     ]
-    return [(name, value) for name, value in facts if value]
+    return [(name, value) for name, value in (*facts, ("Head of the labels", why.head_line(summary(finding)))) if value]
 
 
 def bars(said: Mapping[str, Any]) -> list[dict[str, object]]:

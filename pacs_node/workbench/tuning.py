@@ -229,7 +229,7 @@ def _studies(manifest: Manifest, bundle_dir: Path, data: Sequence[Path], labels:
     recipe = manifest.recipe
     folders = list(data) or [bundle_dir / folder for folder in recipe.data]
     if folders and labels is not None:
-        for one in material.labelled(folders, manifest, labels, report):
+        for one in material.each_labelled(folders, manifest, labels, report, refused):
             yield Study(one.name, one.patient, one.label != material.NORMAL, material.example(one.prepared))
     elif folders:
         pairs, left = material.usable(material.series_in(folders, manifest.modality), manifest, report)

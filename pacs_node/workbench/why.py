@@ -40,6 +40,15 @@ def place_rows(summary: Summary) -> list[list[object]]:
     return [[place["slice"] + 1, float(place["z"]), largest(place["contributions"])] for place in summary.get("hottest") or ()]
 
 
+def head_line(summary: Summary) -> str:
+    """Say what the head of a site's few labels makes of a study, "" without a head."""
+    head = summary.get("head")
+    if not head:
+        return ""
+    rests = f"{head['normal']} normal and {head['unusual']} other labelled studies, AUROC {head['auroc']:.2f} in cross-validation"
+    return f"probability {head['probability']:.2f} of being unlike what is labelled normal ({rests}); not calibrated, no verdict"
+
+
 def largest(shares: Mapping[str, float]) -> str:
     """Name the parts that add something, the largest first."""
     return ", ".join(f"{name.replace('_', ' ')} {share:+.2f}" for name, share in sorted(shares.items(), key=lambda item: -abs(item[1])) if round(share, 2))
