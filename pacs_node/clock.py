@@ -17,6 +17,7 @@ from pacs_node.journey.assemble import assemble
 from pacs_node.journey.commit import asks_for_commitment, commit
 from pacs_node.journey.count import ask
 from pacs_node.journey.deliver import deliver
+from pacs_node.journey.drift import watch_drift
 from pacs_node.journey.leases import reap
 from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
@@ -88,6 +89,7 @@ def duties(house: House) -> tuple[Duty, ...]:
         Duty("reap", timedelta(seconds=5), lambda house: reap(house, house.clock())),
         Duty("vouch", timedelta(seconds=1), lambda house: vouch(house, house.clock())),
         Duty("retire", timedelta(seconds=30), lambda house: retire(house, house.clock())),
+        Duty("drift", timedelta(hours=1), watch_drift),
         *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in destinations.items() if at.kind == "dicom"),
         *(Duty(f"deliver to {name}", timedelta(seconds=1), repeated(deliver, name)) for name in destinations),
         *(Duty(f"commitment of {name}", timedelta(seconds=1), repeated(commit, name)) for name, kind in destinations.items() if asks_for_commitment(kind)),

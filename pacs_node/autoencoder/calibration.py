@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,46 @@ def suspect_beyond(scores: Sequence[float]) -> float:
     below, above = (middle - low) / math.log(2), (high - middle) / math.log(2)
     step = below if end - middle > _LONG_TAIL * (middle - low) else min(above, 2 * below)
     return middle + step * math.log(0.5 * len(scores) / _EXPECTED_BEYOND) if step > 0 else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How recent scores lie to those of the calibration.
+
+    ``above``: share of the recent ones above the threshold; ``expected``: the most that needs no explanation; ``higher`` and ``lower``: largest
+    distance by which the recent distribution lies above or below the calibration's (Kolmogorov-Smirnov, one-sided), 0…1; ``p``: chance of
+    anything at least as far out where nothing has drifted (at most 1, corrected for three looks).
+    """
+
+    above: float
+    expected: float
+    higher: float
+    lower: float
+    p: float
+
+
+def drift(recent: Sequence[float], calibration: Sequence[float], threshold: float, alpha: float, unusual: float) -> Drift:
+    """Compare recent scores with the calibration's; a share of at most ``unusual`` of them may truly be unusual, with scores however large.
+
+    Calibration studies are normal, routine ones are not all: then the recent distribution F' lies between F and (1 - unusual) · F, so that
+    only what F' exceeds F by, or F exceeds F' by beyond ``unusual``, is drift. The chances are those of the one-sided two-sample test
+    (Smirnov 1939) and of the binomial distribution. Raises `ValueError` where one side is empty.
+    """
+    if not len(recent) or not len(calibration):
+        raise ValueError("drift needs scores on both sides")
+    new, old = np.sort(np.asarray(recent)), np.sort(np.asarray(calibration))
+    places = np.concatenate([new, old])
+    difference = np.searchsorted(old, places, "right") / len(old) - np.searchsorted(new, places, "right") / len(new)
+    higher, lower = max(float(difference.max()), 0.0), max(float(-difference.min()), 0.0)
+    size = len(new) * len(old) / (len(new) + len(old))
+    flagged, expected = int((new > threshold).sum()), alpha + (1 - alpha) * unusual
+    chances = (math.exp(-2 * size * max(higher - unusual, 0.0) ** 2), math.exp(-2 * size * lower**2), _at_least(flagged, len(new), expected))
+    return Drift(flagged / len(new), expected, higher, lower, min(1.0, len(chances) * min(chances)))
+
+
+def _at_least(count: int, n: int, p: float) -> float:
+    """Return the chance of ``count`` or more of ``n`` where each has the chance ``p``."""
+    return min(1.0, sum(math.exp(_log_binomial(n, k, p)) for k in range(count, n + 1)))
 
 
 class PixelTail:

@@ -52,6 +52,9 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     for disk in data["disk"]:
         if disk["pressure"] != "normal":
             console.print(f"[yellow]disk: {disk['meaning']} ({disk['free_gb']} GB free)[/]", highlight=False)
+    if data["drift"]:
+        columns = ["bundle", "scanner", "patients", "since", "above", "expected", "higher", "lower", "state"]
+        print_table("Scores against the calibration", columns, [[row[name] for name in columns] for row in data["drift"]], "")
     for own in data["came_back"]:
         console.print(f"[dim]{own['instances']} results of this node came back to it in {own['studies']} studies: kept, not analysed[/]", highlight=False)
     print_table("Kept aside", ["kind", "file", "reason"], [[a["kind"], a["path"], a["reason"]] for a in data["aside"]], "nothing")

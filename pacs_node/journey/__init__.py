@@ -19,6 +19,7 @@
     fallback.py    refused ─► another kind     what goes in the place of a kind that is not taken     (6 delivery)
     commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
     vouch.py       requests ─► reports         what we commit to where others ask us                  (6 delivery)
+    drift.py       findings ─► alerts          whether recent scores still fit the calibration        (4 analysis)
     telling.py     people                      what is stuck, and what an archive coerced             (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
     pressure.py    a full disk                 said, half files swept

@@ -249,6 +249,8 @@ def summary(finding: Finding) -> dict[str, object]:
         "p_value": finding.p_value,
         "threshold": finding.calibration.threshold if finding.calibration else None,
         "population": finding.calibration.population.value if finding.calibration else None,
+        "scanner": finding.calibration.scanner if finding.calibration else None,
+        "calibration": finding.algorithm.calibration_hash if finding.calibration else None,
         "parts": {name: round(value, 6) for name, value in finding.parts.items()},
         "contributions": {name: round(value, 6) for name, value in finding.contributions.items()},
         "hottest": [_hottest(one) for one in finding.hottest],

@@ -10,12 +10,15 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
+from pacs_node.analysis.installed import available
 from pacs_node.config import Settings
 from pacs_node.database import alerts, deliveries, jobs, originals, removal
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
 from pacs_node.errors import InputError
+from pacs_node.journey import models_folder
+from pacs_node.journey.drift import Watched, watched
 from pacs_node.journey.pressure import WORDS, pressure_of
 from pacs_node.reception.pressure import measure
 
@@ -59,6 +62,7 @@ def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[st
             "destinations": _destinations(session, settings),
             "disk": _disk(settings),
             "came_back": _came_back(session),
+            "drift": [_drift(one) for one in watched(session, available(models_folder(settings)))],
             "aside": [_aside(row) for row in session.scalars(select(AsideRow).where(AsideRow.removed_at.is_(None)).order_by(AsideRow.id.desc()).limit(limit))],
         }
 
@@ -67,6 +71,13 @@ def _disk(settings: Settings) -> list[dict[str, Any]]:
     disk = measure(settings.node.data)
     pressure = pressure_of(settings, disk)
     return [{"pressure": pressure.name.lower(), "meaning": WORDS[pressure], "free_gb": round(disk.free / 1e9, 1), "capacity_gb": round(disk.capacity / 1e9, 1)}]
+
+
+def _drift(one: Watched) -> dict[str, Any]:
+    row: dict[str, Any] = {"bundle": one.bundle, "scanner": one.scanner, "patients": one.studies, "since": _time(one.since), "state": one.state}
+    seen = one.drift
+    figures = {"above": seen.above, "expected": seen.expected, "higher": seen.higher, "lower": seen.lower, "p": seen.p} if seen is not None else {}
+    return row | {name: round(figures[name], 4) if name in figures else None for name in ("above", "expected", "higher", "lower", "p")}
 
 
 def _came_back(session: Session) -> list[dict[str, Any]]:

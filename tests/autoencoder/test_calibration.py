@@ -123,3 +123,45 @@ def test_the_relative_map_lies_between_zero_and_one() -> None:
     assert shown.max() == 1
     assert shown[1, 7, 7] == 1
     assert not calibration.relative(z, np.zeros(z.shape, dtype=bool)).any()
+
+
+# --- drift -----------------------------------------------------------------------------------------------------------------
+
+
+def drift(recent: NDArray[np.float64], old: NDArray[np.float64], unusual: float = 0.2) -> calibration.Drift:
+    threshold = calibration.threshold(old.tolist(), 0.05)
+    assert threshold is not None
+    return calibration.drift(recent.tolist(), old.tolist(), threshold, 0.05, unusual)
+
+
+@pytest.mark.parametrize("n", [50, 200])
+@pytest.mark.parametrize("unusual", [0.0, 0.2])
+def test_studies_like_those_of_the_calibration_and_a_share_of_ill_ones_are_no_drift(n: int, unusual: float) -> None:
+    rng = np.random.default_rng(8)
+    alarms = 0
+    for _ in range(500):
+        ill = rng.random(n) < unusual
+        recent = rng.gumbel(size=n) + ill * 20.0
+        alarms += drift(recent, rng.gumbel(size=200), unusual).p < 0.01
+    assert alarms <= 12  # 5 by design where the bounds are tight
+
+
+@pytest.mark.parametrize(
+    ("change", "direction"),
+    [(lambda scores: scores + 2.0, "higher"), (lambda scores: scores - 1.0, "lower"), (lambda scores: np.where(scores > 0, scores + 9, scores), "higher")],
+    ids=["higher", "lower", "two in three are unusual"],
+)
+def test_scores_that_have_moved_are_drift_and_the_direction_is_told(change: Callable[[NDArray[np.float64]], NDArray[np.float64]], direction: str) -> None:
+    rng = np.random.default_rng(9)
+    found = drift(change(rng.gumbel(size=100)), rng.gumbel(size=200))
+    assert found.p < 0.001
+    assert (found.higher > found.lower) is (direction == "higher")
+
+
+def test_drift_counts_what_lies_above_the_threshold_and_measures_both_distances() -> None:
+    found = calibration.drift([1.0, 2.0, 9.0, 9.0], [1.0, 2.0, 3.0, 4.0], 8.0, 0.05, 0.2)
+    assert (found.above, found.expected) == (0.5, pytest.approx(0.24))
+    assert (found.higher, found.lower) == (0.5, 0.0)
+    assert calibration.drift([0.0, 0.0], [1.0, 2.0], 8.0, 0.05, 0.2).lower == 1.0
+    with pytest.raises(ValueError, match="both sides"):
+        calibration.drift([], [1.0], 1.0, 0.05, 0.2)
