@@ -108,7 +108,7 @@ def _familiarity(tensors: Mapping[str, Tensor], manifest: Manifest) -> Familiari
     if manifest.scope.familiarity is None or not any(name.startswith(_GATE) for name in tensors):
         return None
     fitted = Familiarity(**{name: tensors[_GATE + name] for name in Familiarity.FIELDS})
-    if len(fitted.spread) != len(portrait.NAMES) or int(tensors[_GATE + _FORMAT]) != portrait.FORMAT:
+    if fitted.spread.shape[1] != len(portrait.NAMES) or int(tensors[_GATE + _FORMAT]) != portrait.FORMAT:
         raise ValueError("what is usual was measured by another version")
     return fitted
 

@@ -22,6 +22,7 @@ _FOLDS = 10
 _CLIP = 30.0  # spreads: one number must not hide all others
 _TO_SIGMA = 1.4826  # median absolute deviation of a Gaussian to its standard deviation
 _WIDER = 1.25  # of a limit that rests on too few studies for its order statistic
+_PRIOR = 10.0  # studies' worth of the variance of all that is mixed into that of a stratum
 _LEAST_OF_STRATUM = 5  # studies, for a centre of its own
 _LEAST_VARIANCE = 0.02  # squared usual spreads, of any direction
 _NUISANCE = 8.0  # how much the directions in which one focal finding moves a study count as usual
@@ -48,7 +49,7 @@ class Portrait:
 class Familiarity:
     """What is usual.
 
-    ``centre`` (strata, D) and ``spread`` (D) of the numbers; ``whitening`` (D, D) of their standardised deviations; ``limit`` (1): the
+    ``centre`` and ``spread`` (strata, D) of the numbers; ``whitening`` (D, D) of their standardised deviations; ``limit`` (1): the
     distance beyond which a study is refused; ``facts`` (2): studies it was fitted on, and 1 where they were synthetic, else 0.
     """
 
@@ -61,8 +62,8 @@ class Familiarity:
     FIELDS = ("centre", "spread", "whitening", "limit", "facts")
 
     def __post_init__(self) -> None:
-        size = len(self.spread)
-        if self.centre.ndim != 2 or self.centre.shape[1] != size or self.whitening.shape != (size, size) or len(self.facts) != 2:
+        size = self.centre.shape[-1]
+        if self.centre.ndim != 2 or self.spread.shape != self.centre.shape or self.whitening.shape != (size, size) or len(self.facts) != 2:
             raise ValueError("the tensors of what is usual do not fit each other")
 
     @property
@@ -78,7 +79,7 @@ class Familiarity:
 
 def standard(numbers: Tensor, stratum: int, fitted: Familiarity) -> Tensor:
     """Return by how many usual spreads each number lies above the centre of its stratum, 0 where it could not be measured, within ±30."""
-    return ((numbers - fitted.centre[stratum]) / fitted.spread).nan_to_num(0.0).clamp(-_CLIP, _CLIP)
+    return ((numbers - fitted.centre[stratum]) / fitted.spread[stratum]).nan_to_num(0.0).clamp(-_CLIP, _CLIP)
 
 
 def distance(numbers: Tensor, stratum: int, fitted: Familiarity) -> float:
@@ -134,10 +135,9 @@ def _model(portraits: Sequence[Portrait], least: Tensor) -> Familiarity:
     strata = torch.tensor([one.stratum for one in portraits])
     centre = _centres(numbers, strata, portraits[0].strata)
     rest = (numbers - centre[strata]).nan_to_num(0.0)
-    change = torch.cat([one.spoilt.double() - one.numbers.double() for one in portraits]).nan_to_num(0.0)
-    robust = _TO_SIGMA * rest.abs().median(0).values
-    spread = (torch.maximum(robust, rest.std(0, correction=0)).square() + least.double().square()).sqrt()
-    rows, changes = ((table / spread).clamp(-_CLIP, _CLIP) for table in (rest, change))
+    spread = (_variances(rest, strata, portraits[0].strata) + least.double().square()).sqrt()
+    change = [((one.spoilt.double() - one.numbers.double()) / spread[one.stratum]).nan_to_num(0.0) for one in portraits]
+    rows, changes = (rest / spread[strata]).clamp(-_CLIP, _CLIP), torch.cat(change).clamp(-_CLIP, _CLIP)
     nuisance = _NUISANCE * changes.T @ changes / max(1, len(changes))
     whitening = _inverse_root(_shrunk_covariance(rows) + nuisance)
     facts = torch.tensor([float(len(numbers)), float(portraits[0].synthetic)])
@@ -153,6 +153,16 @@ def _centres(numbers: Tensor, strata: Tensor, of: int) -> Tensor:
         if len(members) >= _LEAST_OF_STRATUM:
             centre[stratum] = torch.where(members.nanmedian(0).values.isfinite(), members.nanmedian(0).values, overall)
     return centre
+
+
+def _variances(rest: Tensor, strata: Tensor, of: int) -> Tensor:
+    """Return the variance of the deviations (N, D) in each stratum (of, D), drawn towards that of all where its studies are few."""
+    pooled = torch.maximum(_TO_SIGMA * rest.abs().median(0).values, rest.std(0, correction=0)).square()
+    table = pooled.repeat(of, 1)
+    for stratum in sorted(set(strata.tolist())):
+        members = rest[strata == stratum]
+        table[stratum] = (members.square().sum(0) + _PRIOR * pooled) / (len(members) + _PRIOR)
+    return table
 
 
 def _shrunk_covariance(rows: Tensor) -> Tensor:

@@ -114,4 +114,4 @@ def test_contributions_add_up_to_the_squared_distance(fitted: Familiarity) -> No
 
 def test_tensors_that_do_not_fit_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit each other"):
-        Familiarity(torch.zeros(1, 3), torch.ones(3), torch.eye(4), torch.ones(1), torch.ones(2))
+        Familiarity(torch.zeros(1, 3), torch.ones(1, 3), torch.eye(4), torch.ones(1), torch.ones(2))
