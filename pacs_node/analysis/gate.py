@@ -22,6 +22,7 @@ from pacs_node.autoencoder.familiarity import Familiarity, Portrait
 from pacs_node.errors import OutOfScope
 from pacs_node.records import Volume
 
+_COARSEST = 4.0  # source pixels in pixels of the analysis grid: coarser ones show no anatomy there
 _SEEN = 5  # every n-th pixel and slice is enough for shares
 
 
@@ -71,8 +72,15 @@ def _blank(volume: Volume, manifest: Manifest) -> str:
     values = volume.pixels[:, ::_SEEN, ::_SEEN]
     known = values[np.isfinite(values)]
     if not known.size:
-        return "the images hold nothing but padding"
+        return "the pixel values are infinite (a wrong rescale slope?)" if np.isinf(values).any() else "the images hold nothing but padding"
     return "the images are blank (all pixels have one value)" if float(known.max() - known.min()) < 1.0 else ""
+
+
+def _coarse(volume: Volume, manifest: Manifest) -> str:
+    grid, spacing = manifest.preprocessing.spacing_mm, volume.frames[0].plane.spacing if volume.frames[0].plane else volume.frames[0].spacing
+    if spacing is None or max(spacing) <= _COARSEST * grid:
+        return ""
+    return f"the pixels measure {spacing[0]:.1f} × {spacing[1]:.1f} mm, more than {_COARSEST:g} times what the model looks at ({grid:g} mm)"
 
 
 def _spacing(volume: Volume, manifest: Manifest) -> str:
@@ -133,7 +141,7 @@ def _tissue(volume: Volume, manifest: Manifest) -> str:
     return ""
 
 
-CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_weighting, _slices, _blank, _spacing, _body, _tissue)
+CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_weighting, _slices, _blank, _coarse, _spacing, _body, _tissue)
 """Run in this order; each returns the reason for refusing, or an empty text."""
 
 PICTURE_CHECKS: tuple[Callable[[Volume, Manifest], str], ...] = (_blank,)

@@ -17,6 +17,7 @@ from pacs_node.dicom.header import text_of
 from pacs_node.errors import UndecodablePixels
 
 _BRIGHTEST = 255.0
+_LARGEST = float(np.finfo(np.float32).max)
 MOST_PIXELS = 2**26  # of one frame: 8192 × 8192; a header that claims more would only fill the memory
 
 _DECODER_FAULTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, OSError, EOFError, MemoryError, struct.error)
@@ -136,10 +137,11 @@ class Rescale:
     def __call__(self, stored: NDArray[np.generic]) -> NDArray[np.float32]:
         """Return physical values, float32 of the same shape, padding as NaN."""
         values = stored.astype(np.float32)
-        if self.slope is not None:
-            values *= self.slope
-        if self.intercept is not None:
-            values += self.intercept
+        with np.errstate(over="ignore", invalid="ignore"):  # values beyond all bounds become infinite; whoever looks at them refuses them
+            if self.slope is not None:
+                values *= self.slope
+            if self.intercept is not None:
+                values += self.intercept
         if self.turned is not None:
             values = (self.turned - values).astype(np.float32)
         if self.padding is not None:
@@ -181,9 +183,12 @@ def _turning_point(dataset: Dataset) -> int:
 def _number(dataset: Dataset, keyword: str, default: float) -> float:
     try:
         value = dataset.get(keyword)
-        return default if value is None else float(value)
+        number = default if value is None else float(value)
     except (ValueError, TypeError) as error:
         raise UndecodablePixels(text_of(dataset, "SOPInstanceUID"), _syntax(dataset), f"{keyword} is not a number") from error
+    if not abs(number) <= _LARGEST:
+        raise UndecodablePixels(text_of(dataset, "SOPInstanceUID"), _syntax(dataset), f"{keyword} is no finite number, or beyond all bounds")
+    return number
 
 
 def padding_of(stored: np.dtype[np.generic], dataset: Dataset) -> Padding | None:
