@@ -48,9 +48,15 @@ def test_a_part_without_influence_adds_nothing() -> None:
     assert shapley(lambda v: float(v[0].exp()), torch.tensor([1.0, 9.0]), torch.zeros(2))[1] == 0
 
 
-def test_too_many_parts_are_refused() -> None:
-    with pytest.raises(ValueError, match="15 parts"):
-        shapley(lambda v: 0.0, torch.zeros(15), torch.zeros(15))
+def test_of_many_parts_the_shares_still_add_up_and_are_exact_where_each_part_counts_for_itself() -> None:
+    count = explanation.MOST_PARTS + 3
+    values, usual, weights = torch.arange(count).double(), torch.ones(count).double(), torch.linspace(-1, 2, count).double()
+    shares = shapley(lambda v: float(v @ weights), values, usual)
+    assert shares == pytest.approx(((values - usual) * weights).tolist(), abs=1e-9)
+    mixed = shapley(lambda v: float(v.max() + v[0] * v[1]), values, usual)
+    assert sum(mixed) == pytest.approx(float(values.max()) - 2.0)
+    assert mixed == shapley(lambda v: float(v.max() + v[0] * v[1]), values, usual)
+    assert values.tolist() == list(range(count))
 
 
 def test_a_studys_contributions_add_up_to_its_score(fitted: tuple[Network, scoring.Normals]) -> None:
