@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pacs_node.analysis import familiar, geometry, quality
 from pacs_node.analysis.grid import body_box
 from pacs_node.analysis.look import Look
-from pacs_node.analysis.manifest import Manifest, Scope
+from pacs_node.analysis.manifest import Manifest, QualityPart, Scope
 from pacs_node.autoencoder.familiarity import Familiarity, Portrait
 from pacs_node.errors import OutOfScope
 from pacs_node.records import Volume
@@ -41,9 +41,10 @@ def check(volume: Volume, manifest: Manifest) -> None:
             raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
 
 
-def check_quality(seen: Look, foreground: NDArray[np.bool_], manifest: Manifest) -> None:
-    """Raise `OutOfScope` where nothing is seen or a limit of the bundle's ``scope.quality`` is exceeded."""
-    reason = quality.fault(seen, foreground, manifest.scope.quality) if len(seen.x) else "the images show nothing but air"
+def check_quality(seen: Look, foreground: NDArray[np.bool_], manifest: Manifest, *, picture: bool = False) -> None:
+    """Raise `OutOfScope` where nothing is seen or a limit of the bundle's ``scope.quality`` is exceeded; a picture may be cut as it likes."""
+    limits = QualityPart() if picture else manifest.scope.quality
+    reason = quality.fault(seen, foreground, limits) if len(seen.x) else "the images show nothing but air"
     if reason:
         raise OutOfScope(f"{reason}; the model {manifest.name} does not judge such series")
 

@@ -67,7 +67,7 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
     x = torch.from_numpy(np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0)))  # the table is nobody's anatomy
     prepared = Prepared(volume, resampled, x, foreground, stratum_of(volume, manifest))
-    gate.check_quality(prepared.seen, foreground, manifest)
+    gate.check_quality(prepared.seen, foreground, manifest, picture=volume.picture)
     return prepared
 
 

@@ -17,7 +17,7 @@ from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.calibration_file import UNUSUAL, Bin, CalibrationFile, NamedScore, described
 from pacs_node.analysis.manifest import CALIBRATION, WEIGHTS, Manifest, sha256
 from pacs_node.analysis.origin import is_known
-from pacs_node.analysis.pipeline import prepare
+from pacs_node.analysis.pipeline import prepare, refuse_unfamiliar
 from pacs_node.autoencoder import calibration as arithmetic
 from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
@@ -200,7 +200,9 @@ def _first_usable(bundle: Bundle, series: Sequence[SeriesFiles], population: Pop
     for index, one in enumerate(series):
         try:
             volume = _volume(one, bundle.manifest, population)
-            example = material.example(prepare(volume, bundle.manifest))
+            prepared = prepare(volume, bundle.manifest)
+            refuse_unfamiliar(prepared, bundle)
+            example = material.example(prepared)
         except NotAnalysable as reason:
             tally.refused.append(f"{one.series_uid}: {reason}")
             continue

@@ -125,10 +125,21 @@ def _scope(bundle: Bundle) -> list[str]:
         f"* Grid: {grid.pixels} × {grid.pixels} pixels of {grid.spacing_mm:g} mm in the plane of each slice: what is smaller than about "
         f"{3 * grid.spacing_mm:g} mm is not seen.",
         f"* Learnt from: {learnt}, seed {recipe.seed}.",
+        f"* Refuses: {_refused(bundle)}.",
         "* Good for: demonstrations, tests, and as the recipe with which a site trains on its own studies.",
         "* Not good for: statements about patients. It never saw one in training, so real anatomy, noise and devices look unusual to it, and with",
         "  its synthetic calibration a patient's study is reported as uncalibrated.",
     ]
+
+
+def _refused(bundle: Bundle) -> str:
+    """What the gate keeps out."""
+    fitted = bundle.familiarity
+    rules = "series of another size, tissue or weighting than its region has, and what its limits of quality keep out"
+    if fitted is None:
+        return rules
+    kind, other = ("synthetic", "patients'") if fitted.synthetic else ("patients'", "synthetic")
+    return f"{rules}; of {kind} series also those unlike the {fitted.studies} that the gate was fitted on, which says nothing about {other} ones"
 
 
 def _seen(manifest: Manifest) -> str:

@@ -154,6 +154,15 @@ def test_a_series_most_of_whose_slices_are_empty_is_refused(manifest: Manifest) 
         prepare(volume(pixels=pixels), limited(manifest, empty=0.6))
 
 
+def test_a_picture_without_geometry_may_be_cut_as_it_likes(manifest: Manifest) -> None:
+    cut = limited(manifest, cut_off=0.01, one_material=0.01)
+    with pytest.raises(OutOfScope):
+        prepare(volume(), cut)
+    grey = np.where(volume().pixels > -500, np.float32(150), np.float32(0))
+    grey[:, 40:50, 40:50] = 90
+    assert len(prepare(volume(picture=True, pixels=grey), cut).x) == 8
+
+
 # --- what was learnt ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ import typer
 from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
-from pacs_node.analysis.bundle import load
+from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.analysis.calibration_file import NamedScore
-from pacs_node.analysis.pipeline import analyse
+from pacs_node.analysis.pipeline import Prepared, analyse
 from pacs_node.cli import models
+from pacs_node.errors import OutOfScope
 from pacs_node.phantoms import PhantomSpec, make_study
 from pacs_node.records import Origin, Population, Verdict
 from pacs_node.workbench import calibrating, check, training
@@ -97,6 +98,22 @@ def test_the_next_study_of_a_patient_counts_where_one_is_out_of_scope(bundle: Pa
     done = calibrate(bundle, [studies], Population.SITE, today=TODAY, promise=LAX)
     assert (done.studies, done.found.repeats, len(done.refused)) == (6, 0, 1)
     assert "2 usable slices" in done.refused[0]
+
+
+def test_what_the_gate_would_refuse_in_the_node_is_no_part_of_a_calibration(bundle: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(7):
+        studies = write_study(seed, PatientID=f"P{seed}")
+    asked: list[str] = []
+
+    def refuse_the_first(prepared: Prepared, loaded: Bundle) -> None:
+        asked.append(prepared.volume.series_uid)
+        if len(asked) == 1:
+            raise OutOfScope("the noise is far above the usual")
+
+    monkeypatch.setattr(calibrating, "refuse_unfamiliar", refuse_the_first)
+    done = calibrate(bundle, [studies], Population.SITE, today=TODAY, promise=LAX)
+    assert done.studies == 6
+    assert done.refused == (f"{asked[0]}: the noise is far above the usual",)
 
 
 def test_studies_that_name_no_patient_count_each_and_that_is_said(bundle: Path, write_study: WriteStudy) -> None:
