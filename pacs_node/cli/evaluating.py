@@ -61,9 +61,9 @@ def evaluate(
 
 
 def _gate(folder: Path, data: list[Path], json_file: Path | None) -> None:
-    """Print the table of the gate, and write it as JSON where that is asked."""
+    """Print the table of the gate, put it into the card, and write it as JSON where that is asked."""
     from pacs_node.analysis.bundle import load
-    from pacs_node.workbench import gating
+    from pacs_node.workbench import card, gating
 
     loaded = load(folder)
     with bars() as report:
@@ -74,3 +74,4 @@ def _gate(folder: Path, data: list[Path], json_file: Path | None) -> None:
         typer.echo(line)
     if json_file is not None:
         json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"wrote {card.write_gate(loaded, found)}")

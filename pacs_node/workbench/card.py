@@ -21,11 +21,12 @@ from pacs_node.analysis.manifest import CARD, WEIGHTS, Manifest, Scope
 from pacs_node.analysis.statement import lifetime
 from pacs_node.autoencoder import scoring
 from pacs_node.errors import InputError
-from pacs_node.workbench import evaluation, material
+from pacs_node.workbench import evaluation, gating, material
 from pacs_node.workbench import evaluation_words as words
 from pacs_node.workbench.evaluation_sets import FAMILIES, PHANTOMS, Case
 
 PICTURES = "card"
+GATE = "gate.json"
 _ZOOM = 2
 _SHOWN = Case(0, None, contrast=3.0, size=0.05)
 
@@ -47,6 +48,14 @@ def write_card(bundle: Bundle, result: Table | None = None) -> Path:
     path = bundle.folder / CARD
     path.write_text("\n".join(_lines(bundle, read_tables(folder))) + "\n", encoding="utf-8")
     return path
+
+
+def write_gate(bundle: Bundle, found: Table) -> Path:
+    """Put the table of the gate into the card; returns the path of the card."""
+    folder = bundle.folder / PICTURES
+    folder.mkdir(exist_ok=True)
+    (folder / GATE).write_text(json.dumps(gating.for_the_card(found), indent=1) + "\n", encoding="utf-8")
+    return write_card(bundle)
 
 
 def slug(name: str) -> str:
@@ -106,6 +115,7 @@ def _lines(bundle: Bundle, tables: Sequence[Table]) -> list[str]:
         *_scope(bundle),
         "",
         *_tables(bundle, tables),
+        *_gate(bundle),
         *_calibration(bundle, tables),
         "",
         *_pictures(bundle),
@@ -157,6 +167,17 @@ def _tables(bundle: Bundle, tables: Sequence[Table]) -> list[str]:
         for listing in words.listings(table):
             lines += [*listing.markdown(), ""]
     return lines
+
+
+def _gate(bundle: Bundle) -> list[str]:
+    """The table of the gate, where one was made with these weights."""
+    path = bundle.folder / PICTURES / GATE
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if found.get("weights_sha256") != bundle.manifest.files.get(WEIGHTS, ""):
+        return []
+    real = f"Of {found['real_series']} real series {found['real_in']} are in scope." if "real_series" in found else ""
+    note = "A local artefact changes no more of a series than a lesion does: the gate, which must let lesions in, does not tell the two apart."
+    return ["## The gate", "", "Made by `pacs-node evaluate --gate`.", *gating.lines(found), "", note, real, ""]
 
 
 def _title(table: Table) -> str:

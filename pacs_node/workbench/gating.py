@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pacs_node.analysis import familiar, gate
-from pacs_node.analysis.manifest import Manifest, PhantomPart
+from pacs_node.analysis.manifest import WEIGHTS, Manifest, PhantomPart
 from pacs_node.analysis.pipeline import prepare
 from pacs_node.autoencoder.familiarity import Familiarity, distance
 from pacs_node.errors import InputError, NotAnalysable, OutOfScope
@@ -131,7 +131,7 @@ def table(manifest: Manifest, fitted: Familiarity | None, *, count: int = 20, us
         if len(of_kind) > 1:
             rows.append(_row(kind, "all", [one for found in of_kind.values() for one in found], base))
     learnt = {"limit": float(fitted.limit), "studies": fitted.studies} if fitted else {"limit": None, "studies": 0}
-    return {"bundle": manifest.name, **learnt, "groups": rows}
+    return {"bundle": manifest.name, "weights_sha256": manifest.files.get(WEIGHTS, ""), **learnt, "groups": rows}
 
 
 def _indices(group: Group, size: int, usual: int) -> range:
@@ -169,11 +169,17 @@ def real(folders: Sequence[Path], manifest: Manifest, fitted: Familiarity | None
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """Return the table as lines of Markdown."""
+    """Return the table as lines of Markdown, and a line for each real series."""
     learnt = f"fitted on {found['studies']} studies, limit {found['limit']:.2f}" if found["studies"] else "rules and limits alone: nothing was learnt"
-    made = [f"gate of {found['bundle']}: {learnt}", "", "| kind | group | n | AUROC (95 %) | refused | by rules alone |", "|---|---|---|---|---|---|"]
+    made = [f"The gate of {found['bundle']}: {learnt}.", "", "| kind | group | n | AUROC (95 %) | refused | by rules alone |", "|---|---|---|---|---|---|"]
     for row in found["groups"]:
         area = f"{row['auroc']:.3f} ({row['ci95'][0]:.3f}–{row['ci95'][1]:.3f})" if "auroc" in row else "–"
         made.append(f"| {row['kind']} | {row['name']} | {row['n']} | {area} | {row['refused']:.0%} | {row['by_rules']:.0%} |")
-    made += [f"{row['series']} ({row['files']} files): {'in' if row['in'] else 'out: ' + row['reason']}" for row in found.get("real", ())]
-    return made
+    return [*made, *(f"{row['series']} ({row['files']} files): {'in' if row['in'] else 'out: ' + row['reason']}" for row in found.get("real", ()))]
+
+
+def for_the_card(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the table with the number of real series instead of their folders, which may bear names of patients."""
+    series = found.get("real", [])
+    counted = {"real_series": len(series), "real_in": sum(row["in"] for row in series)} if series else {}
+    return {key: value for key, value in found.items() if key != "real"} | counted

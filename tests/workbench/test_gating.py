@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from pacs_node.analysis import familiar
+from pacs_node.analysis.bundle import load
 from pacs_node.analysis.manifest import Manifest, read_manifest
 from pacs_node.analysis.pipeline import prepare
 from pacs_node.autoencoder.familiarity import Familiarity
@@ -19,7 +20,7 @@ from pacs_node.errors import InputError
 from pacs_node.phantoms import MODALITIES, PhantomSpec, make_volume
 from pacs_node.phantoms.qa import qa_volume
 from pacs_node.records import Volume
-from pacs_node.workbench import gating, material
+from pacs_node.workbench import card, gating, material
 from tests.analysis.conftest import make_bundle
 
 
@@ -106,6 +107,16 @@ def test_the_command_prints_the_table_and_says_of_real_series_whether_they_are_i
     assert "rules and limits alone: nothing was learnt" in done.output
     assert "(28 files): in" in done.output
     assert json.loads((tmp_path / "t.json").read_text())["real"][0]["in"] is True
+    text = (folder / "CARD.md").read_text()
+    assert "## The gate" in text
+    assert "Of 1 real series 1 are in scope." in text
+    assert "ct-ge-head-tilt" not in text + (folder / "card" / "gate.json").read_text()  # folders may bear names of patients
+
+
+def test_the_card_does_not_show_a_gate_of_other_weights(folder: Path) -> None:
+    bundle = load(folder)
+    card.write_gate(bundle, {"bundle": "tiny", "weights_sha256": "other", "studies": 0, "groups": []})
+    assert "## The gate" not in (folder / "CARD.md").read_text()
 
 
 def prepared_volume(index: int) -> Volume:
