@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,12 +45,20 @@ def save(path: Path, key: str, parts: Mapping[str, Resumable], progress: Progres
 
 
 def resume(path: Path | None, key: str, parts: Mapping[str, Resumable]) -> Progress:
-    """Bring ``parts`` to where a checkpoint of the run ``key`` stands; a fresh `Progress` where there is none, or one of another run."""
+    """Bring ``parts`` to where a checkpoint of the run ``key`` stands; a fresh `Progress` where there is none, or it is damaged or of another run."""
     if path is None or not path.is_file():
         return Progress()
-    content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    content = _content(path)
     if content.get("key") != key:
         return Progress()
     for name, one in parts.items():
         one.load_state_dict(content[name])
     return Progress(list(content["losses"]), content["best"], int(content["best_epoch"]))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError):  # what torch says of files that are damaged
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -29,6 +29,10 @@ _GRADIENT_LIMIT = 1.0
 _WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
 
 
+class Diverged(ArithmeticError):
+    """The loss is no number any more, and no epoch before gave weights to keep."""
+
+
 class Slices(NamedTuple):
     """Training slices: ``pixels`` (N, inputs, P, P) float in [0, 1] and ``foreground`` (N, P, P) boolean."""
 
@@ -107,7 +111,8 @@ def fit(
 
     ``checkpoint`` is written after every epoch and resumed from where it belongs to the same data size, schedule and architecture;
     any other content is ignored. ``progress`` is called after every batch and may raise to stop. Raises `ValueError` without slices, and
-    where the device cannot compute in the schedule's precision.
+    where the device cannot compute in the schedule's precision; `Diverged` where the first epoch ends without a finite loss. A later
+    epoch that does so ends the run.
     """
     if not len(train.pixels) or not len(held_out.pixels):
         raise ValueError("training needs at least one training and one held-out slice")
@@ -130,11 +135,16 @@ def _epochs(run: _Run, train: Slices, held_out: Slices, checkpoint: Path | None,
         if epoch - done.best_epoch > schedule.patience and done.best_epoch >= 0:
             break
         _epoch(run, train, progress, done)
-        done.losses.append(_held_out_loss(run, held_out))
+        loss = _held_out_loss(run, held_out)
+        if not math.isfinite(loss):
+            break
+        done.losses.append(loss)
         if done.better():
             done.best_epoch, done.best = epoch, {name: value.to("cpu", copy=True) for name, value in run.network.state_dict().items()}
         if checkpoint is not None:
             save(checkpoint, key, run.parts, done)
+    if done.best_epoch < 0:
+        raise Diverged("the loss is no finite number after the first epoch: lower the recipe's rate, or the weights of its penalties")
     return done
 
 

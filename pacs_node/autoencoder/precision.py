@@ -2,10 +2,12 @@
 
 ``float32`` is what everything is compared with. ``bfloat16`` (Kalamkar et al. 2019) halves what moves through memory and uses the matrix
 units of GPUs, AMX and AVX512-bf16; weights, losses and statistics stay in float32. A processor without such instructions emulates it, slowly.
+On one core with AVX512-bf16 a training step of the `small` network took 0.8 of float32's time, one of the default network all of it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -13,6 +15,7 @@ import torch
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 DEVICES = ("auto", "cpu", "cuda")
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # without it cuBLAS promises no two equal results
 _NATIVE = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")  # names in `torch.cpu.get_capabilities`, x86 and Arm
 
 
@@ -59,6 +62,7 @@ def repeatable(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault(_WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=dtype != torch.float32):

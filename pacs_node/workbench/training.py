@@ -13,7 +13,7 @@ from pacs_node.analysis import familiar
 from pacs_node.analysis.manifest import Manifest, read_manifest
 from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.familiarity import Familiarity
-from pacs_node.autoencoder.fitting import History, Slices, Step, fit
+from pacs_node.autoencoder.fitting import Diverged, History, Slices, Step, fit
 from pacs_node.autoencoder.network import Network, with_neighbours
 from pacs_node.autoencoder.normals import Example, fit_normals
 from pacs_node.autoencoder.precision import arithmetic, device_of
@@ -69,15 +69,18 @@ def fit_bundle(
     torch.manual_seed(manifest.recipe.seed)
     network = Network(manifest.architecture)
     checkpoint = bundle_dir / CHECKPOINT
-    history = fit(
-        network,
-        _slices(train_on, manifest),
-        _slices(held_out, manifest),
-        manifest.recipe.schedule,
-        device=_usable(device, manifest),
-        checkpoint=checkpoint,
-        progress=lambda step: report(_told(step), step.done / step.total),
-    )
+    try:
+        history = fit(
+            network,
+            _slices(train_on, manifest),
+            _slices(held_out, manifest),
+            manifest.recipe.schedule,
+            device=_usable(device, manifest),
+            checkpoint=checkpoint,
+            progress=lambda step: report(_told(step), step.done / step.total),
+        )
+    except Diverged as error:
+        raise InputError(f"{bundle_dir}: {error}") from error
     report("measuring what is usual", 0.0)
     normals = fit_normals(network, [one.x for one in train_on], held_out, manifest.scoring.fusion, manifest.scoring.bins)
     baselines = fit_baselines([(one.x, one.foreground) for one in train_on])

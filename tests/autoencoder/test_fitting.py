@@ -1,6 +1,7 @@
 """The training loop: it learns, repeats, resumes and stops."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from pacs_node.autoencoder.adversarial import Adversarial
 from pacs_node.autoencoder.corruption import augment, corrupt
-from pacs_node.autoencoder.fitting import Schedule, Slices, Step, fit
+from pacs_node.autoencoder.fitting import Diverged, Schedule, Slices, Step, fit
 from pacs_node.autoencoder.losses import training_loss, weight_of
 from pacs_node.autoencoder.network import Architecture, Network
 from pacs_node.autoencoder.objective import Elbo, Objective
@@ -186,6 +187,34 @@ def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path) -> None:
     epochs: list[int] = []
     fit(network(), discs(24, 1), discs(8, 2), Schedule(epochs=2, batch=8), checkpoint=checkpoint, progress=lambda step: epochs.append(step.epoch))
     assert min(epochs) == 0
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: b"no checkpoint", lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_checkpoint_is_ignored(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    checkpoint, schedule, results = tmp_path / "part", Schedule(epochs=2, batch=8), []
+    for _ in range(2):
+        trained = network()
+        fit(trained, discs(16, 1), discs(8, 2), schedule, checkpoint=checkpoint)
+        results.append(weights(trained))
+        checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    assert torch.equal(results[0], results[1])
+
+
+def test_a_run_that_diverges_at_once_is_refused_and_one_that_does_so_later_keeps_its_best(tmp_path: Path) -> None:
+    bad = discs(16, 1)
+    bad.pixels[3] = math.nan
+    with pytest.raises(Diverged, match="lower the recipe's rate"):
+        fit(network(), bad, discs(8, 2), Schedule(epochs=2, batch=8), checkpoint=tmp_path / "part")
+    assert not (tmp_path / "part").exists()
+    train, trained = discs(16, 1), network()
+
+    def spoil_from_the_third_epoch(step: Step) -> None:
+        if step.epoch == 2:
+            train.pixels.fill_(math.nan)
+
+    history = fit(trained, train, discs(8, 2), Schedule(epochs=6, batch=8), progress=spoil_from_the_third_epoch)
+    assert len(history.held_out) == 2
+    assert torch.isfinite(weights(trained)).all()
 
 
 def test_training_stops_when_held_out_normals_get_no_better() -> None:

@@ -1,5 +1,7 @@
 """Devices and arithmetic: what may be asked for, and that mixed precision keeps what needs digits."""
 
+import os
+
 import pytest
 import torch
 
@@ -65,7 +67,9 @@ def test_mixed_precision_gives_float32_maps_near_those_of_float32(gate: str, tra
     assert (plain.mean != quick.mean).any()  # it was another arithmetic
 
 
-def test_a_gpu_run_is_repeatable_and_leaves_the_settings_as_they_were() -> None:
+def test_a_gpu_run_is_repeatable_and_leaves_the_settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
     def settings() -> tuple[bool, ...]:
         cudnn = torch.backends.cudnn
         return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
@@ -73,6 +77,7 @@ def test_a_gpu_run_is_repeatable_and_leaves_the_settings_as_they_were() -> None:
     before = settings()
     with repeatable(torch.float32, torch.device("cuda")):
         assert settings() == (True, True, False, False)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     with repeatable(torch.float32, CPU):
         assert settings() == before
     assert settings() == before

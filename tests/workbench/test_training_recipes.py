@@ -13,7 +13,8 @@ from pacs_node.errors import InputError
 from pacs_node.workbench import training
 from tests.analysis.conftest import MODEL_YAML
 
-EVERYTHING = MODEL_YAML.replace("gates: [open, open]}", "gates: [bounded, gauss], inputs: 3}").replace(
+SMALL = MODEL_YAML.replace("train: 8, held_out: 3, calibrate: 7, slices: 16,", "train: 6, held_out: 2, calibrate: 1, slices: 5,")
+EVERYTHING = SMALL.replace("gates: [open, open]}", "gates: [bounded, gauss], inputs: 3}").replace(
     "  epochs: 2\n",
     """\
   epochs: 2
@@ -68,3 +69,10 @@ def test_the_command_passes_the_device_on(tmp_path: Path) -> None:
     assert result.exit_code != 0
     assert "abacus" in str(result.exception)
     assert "auto, cpu, cuda" in str(result.exception)
+
+
+def test_a_rate_beyond_all_bounds_is_refused_in_one_sentence_that_names_the_bundle(tmp_path: Path) -> None:
+    folder = bundle(tmp_path, SMALL.replace("  epochs: 2\n", "  epochs: 1\n  rate: 1.0e+30\n"))
+    with pytest.raises(InputError, match=r"tiny: the loss is no finite number after the first epoch: lower the recipe's rate"):
+        training.train(folder, device="cpu")
+    assert not (folder / "weights.safetensors").exists()
