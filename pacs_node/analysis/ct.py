@@ -41,7 +41,7 @@ SKIPPED: stack.Reasons = {
 
 def _in_field_of_view(slices: Sequence[Slice]) -> stack.Calibrated:
     def calibrated(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        values[values < BELOW_AIR] = np.nan
+        np.copyto(values, np.float32(np.nan), where=values < BELOW_AIR)
         return values
 
     return calibrated

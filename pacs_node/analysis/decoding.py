@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from pydicom.dataset import Dataset
 
 from pacs_node.autoencoder import threads
-from pacs_node.dicom.header import read_object, text_of
+from pacs_node.dicom.header import read_object, text_of, with_pixels
 from pacs_node.errors import UndecodablePixels, UnreadableObject
 
 _DAMAGED_SHARE = 0.1  # of the images may be undecodable and left out
@@ -31,24 +31,27 @@ class Objects:
         self._kept: dict[Path, Dataset | UnreadableObject] = {}  # in the order of reading
 
     def get(self, path: Path, header: Dataset, *, keep: bool) -> Dataset:
-        """Return the object in ``path``, whose header is known; raises `UndecodablePixels` where it cannot be read any more."""
+        """Return the object in ``path``, whose header is known, or at least what `with_pixels` gives of it.
+
+        Raises `UndecodablePixels` where it cannot be read any more.
+        """
         if keep:
             with self._lock:
                 if path not in self._kept:
                     while len(self._kept) >= _KEPT:
                         del self._kept[next(iter(self._kept))]
-                    self._kept[path] = _read(path)
+                    self._kept[path] = _unless_damaged(lambda: read_object(path))
                 found = self._kept[path]
         else:
-            found = _read(path)
+            found = _unless_damaged(lambda: with_pixels(header, path))
         if isinstance(found, UnreadableObject):
             raise UndecodablePixels(text_of(header, "SOPInstanceUID"), "unread", found.reason)
         return found
 
 
-def _read(path: Path) -> Dataset | UnreadableObject:
+def _unless_damaged(read: Callable[[], Dataset]) -> Dataset | UnreadableObject:
     try:
-        return read_object(path)
+        return read()
     except UnreadableObject as fault:
         return fault
 

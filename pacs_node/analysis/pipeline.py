@@ -58,6 +58,7 @@ def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda f
     return replace(reader(files, beat), origin=origin_in(files))
 
 
+@threads.alone()
 def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     """Bring a volume to the bundle's unit, check the scope, and bring it to the network's grid and range: the same lines in training and in the node."""
     gate.check_modality(volume, manifest)
@@ -96,6 +97,7 @@ def analyse_volume(volume: Volume, bundle: Bundle, device: str = "cpu", *, beat:
     return finding
 
 
+@threads.alone()
 def refuse_unfamiliar(prepared: Prepared, bundle: Bundle) -> None:
     """Raise `OutOfScope` where a series is too unlike those that the bundle was made on."""
     if bundle.familiarity is not None:

@@ -138,14 +138,14 @@ class Rescale:
         """Return physical values, float32 of the same shape, padding as NaN."""
         values = stored.astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # values beyond all bounds become infinite; whoever looks at them refuses them
-            if self.slope is not None:
+            if self.slope not in (None, 1):
                 values *= self.slope
-            if self.intercept is not None:
+            if self.intercept not in (None, 0):
                 values += self.intercept
         if self.turned is not None:
             values = (self.turned - values).astype(np.float32)
         if self.padding is not None:
-            values[self.padding.mask(stored)] = np.nan
+            np.copyto(values, np.float32(np.nan), where=self.padding.mask(stored))
         return values
 
 

@@ -36,6 +36,9 @@ _LAST_LEADING_TAG = 0x00080018
 _INFLATE_LIMIT = 256 * 1024  # bytes of a deflated dataset that are looked at to find the two UIDs
 
 _HEAD = 132 + 12  # preamble, DICM, and the element (0002,0000) itself
+_HEADER_ENDS = "header_ends"  # attribute of a header: where in its file the pixels begin
+_OF_PIXELS = (0x0028, 0x7FE0)  # groups that describe pixels
+_SOP_INSTANCE_UID = 0x00080018
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -89,7 +92,7 @@ def _read(source: Path | BinaryIO, what: str | None, *, stop_before_pixels: bool
     name = what or str(source)
     try:
         _refuse_bomb(source, name)
-        dataset = dcmread(source, stop_before_pixels=stop_before_pixels)
+        dataset = _read_and_remember(source) if stop_before_pixels and isinstance(source, Path) else dcmread(source, stop_before_pixels=stop_before_pixels)
         for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
             if not text_of(dataset, keyword):
                 raise UnreadableObject(name, f"{keyword} is missing or empty")
@@ -100,6 +103,37 @@ def _read(source: Path | BinaryIO, what: str | None, *, stop_before_pixels: bool
         raise
     except DAMAGED as error:
         raise UnreadableObject(name, f"{type(error).__name__}: {error}") from error
+
+
+def _read_and_remember(path: Path) -> Dataset:
+    """Read a header, and remember where it ended; of a deflated dataset no place in the file can be said."""
+    with path.open("rb") as file:
+        header = dcmread(file, stop_before_pixels=True)
+        if header.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            setattr(header, _HEADER_ENDS, file.tell())
+    return header
+
+
+def with_pixels(header: Dataset, path: Path) -> Dataset:
+    """Return the pixels in ``path`` with what describes them, without parsing again the header that `read_header` read from it.
+
+    That is group 0028, the file meta information and the SOP Instance UID; the whole object where nobody remembers where its header ended.
+    Raises `UnreadableObject`.
+    """
+    end = getattr(header, _HEADER_ENDS, None)
+    if end is None:
+        return read_object(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(end)
+            image = read_dataset(file, *header.original_encoding)
+        for tag in list(header._dict):  # iterating over the dataset itself would read its values
+            if tag.group in _OF_PIXELS or tag == _SOP_INSTANCE_UID:
+                image[tag] = header.get_item(tag)
+        image.file_meta = header.file_meta
+    except DAMAGED as error:
+        raise UnreadableObject(str(path), f"{type(error).__name__}: {error}") from error
+    return image
 
 
 def _refuse_bomb(source: Path | BinaryIO, name: str) -> None:

@@ -10,13 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000, JPEG2000MC, JPEGLSNearLossless
 
 from pacs_node.analysis import pixels
-from pacs_node.dicom.header import read_object
-from pacs_node.errors import UndecodablePixels
+from pacs_node.dicom.header import read_header, read_object, with_pixels
+from pacs_node.errors import UndecodablePixels, UnreadableObject
 
 pytestmark = pytest.mark.slow
 
@@ -198,3 +199,31 @@ def test_a_damaged_stream_of_twelve_bits_is_a_clear_refusal(dataset_folder: Fold
 def test_enhanced_frames_are_those_of_the_multi_frame_array(dataset_folder: Folder) -> None:
     path = find(dataset_folder, US) / "eCT_Supplemental.dcm"
     assert np.array_equal(stored(path), pixel_array(read_object(path)).astype(float))
+
+
+# --- the pixels alone ------------------------------------------------------------------------------------------------------------
+
+SETS = ("ct-transfer-syntaxes", "mr-transfer-syntaxes", "pydicom-test-files", "us-pydicom-data", "htj2k-wrapped", "pt-ct-small-suyashkumar")
+
+
+def physical(image: Dataset) -> NDArray[np.float32] | str:
+    """The first frame in physical units; of what cannot be decoded, the reason."""
+    try:
+        return pixels.read_physical(image)
+    except UndecodablePixels as fault:
+        return fault.args[0]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_pixels_read_without_their_header_are_those_of_the_whole_object(dataset_folder: Folder, name: str) -> None:
+    """Every syntax, every oddity: the same values, or the same reason why there are none."""
+    compared = 0
+    for path in sorted(file for file in dataset_folder(name).rglob("*") if file.is_file()):
+        try:
+            header, whole = read_header(path), read_object(path)
+        except UnreadableObject:
+            continue
+        parts = with_pixels(header, path)
+        assert np.array_equal(np.asarray(physical(parts)), np.asarray(physical(whole)), equal_nan=not isinstance(physical(whole), str)), path.name
+        compared += 1
+    assert compared > 3

@@ -6,13 +6,23 @@ import resource
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
+from pydicom.pixels import pixel_array
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from pacs_node.dicom.file_meta import read_meta
-from pacs_node.dicom.header import leading_uids, nested_deeper, text_of
+from pacs_node.dicom.header import leading_uids, nested_deeper, read_header, text_of, with_pixels
 from pacs_node.errors import UnreadableObject
 from pacs_node.reception.part10 import Incoming, head
 from pacs_node.records import Sender
@@ -62,3 +72,52 @@ def test_file_meta_information_whose_numbers_have_odd_lengths_is_said_to_be_unre
     (tmp_path / "odd.dcm").write_bytes(content)
     with pytest.raises(UnreadableObject):
         read_meta(tmp_path / "odd.dcm")
+
+
+# --- the pixels alone ------------------------------------------------------------------------------------------------------------
+
+SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+
+
+def image(path: Path, syntax: UID) -> Path:
+    """Write an image of 4 × 3 pixels, with something that describes it, and something that does not."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, "2.25.7"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.8", "2.25.9"
+    dataset.Rows, dataset.Columns, dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 4, 3, 16, 16, 15
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 1
+    dataset.PixelPaddingValue, dataset.RescaleSlope, dataset.PatientName = -5, "2", "Doe"
+    dataset.PixelData = np.arange(-6, 6, dtype=">i2" if syntax == ExplicitVRBigEndian else "<i2").tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: str(syntax.name))
+def test_pixels_come_with_what_describes_them_in_every_encoding(tmp_path: Path, syntax: UID) -> None:
+    path = image(tmp_path / "image.dcm", syntax)
+    header = read_header(path)
+    found = with_pixels(header, path)
+    assert pixel_array(found).ravel().tolist() == list(range(-6, 6))
+    assert (found.PixelPaddingValue, found.RescaleSlope, found.SOPInstanceUID) == (-5, 2, "2.25.7")
+    assert "PixelData" not in header
+    assert ("PatientName" in found) is (syntax == DeflatedExplicitVRLittleEndian)  # nobody can say where in such a file the pixels begin
+
+
+def test_pixels_that_are_gone_or_cut_off_are_said(tmp_path: Path) -> None:
+    path = image(tmp_path / "image.dcm", ExplicitVRLittleEndian)
+    header = read_header(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="expected"):
+        pixel_array(with_pixels(header, path))
+    path.unlink()
+    with pytest.raises(UnreadableObject, match="No such file"):
+        with_pixels(header, path)
+
+
+def test_a_header_from_elsewhere_has_the_whole_object_read(tmp_path: Path) -> None:
+    path = image(tmp_path / "image.dcm", ExplicitVRLittleEndian)
+    with path.open("rb") as file:
+        assert with_pixels(read_header(file), path).PatientName == "Doe"
