@@ -158,7 +158,7 @@ class Manifest(Part):
     def architecture(self) -> Architecture:
         """The network's architecture, with the edge that preprocessing gives it."""
         shape = self.network
-        return Architecture(self.preprocessing.pixels, shape.inputs, shape.channels, shape.gates, shape.contrast, shape.change)
+        return Architecture(self.preprocessing.pixels, shape.inputs, shape.channels, shape.gates, shape.contrast, shape.change, shape.norm)
 
 
 def read_manifest(folder: Path) -> Manifest:

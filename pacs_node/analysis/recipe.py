@@ -11,7 +11,7 @@ from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.corruption import CORRUPTIONS, DEFAULT_CORRUPTIONS, Augmentation
 from pacs_node.autoencoder.fitting import Schedule
 from pacs_node.autoencoder.gates import PRICED
-from pacs_node.autoencoder.network import SIZES
+from pacs_node.autoencoder.network import SIZES, STEM
 from pacs_node.autoencoder.objective import VARIATIONAL, Elbo, Objective
 
 
@@ -33,6 +33,7 @@ class NetworkPart(Part):
     gates: tuple[str, ...] = ("open", "open", "open")
     contrast: bool = False  # the network also sees local contrast
     change: bool = False  # and says where something was changed; trained by recipe.change
+    norm: Literal["group", "batch"] = "group"  # see `autoencoder.network.NORMS`
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +79,7 @@ class ChangePart(Part):
 
     weight: float = Field(2.0, gt=0)
     share: float = Field(0.5, gt=0, lt=1)
+    crop: int | None = Field(None, ge=16)
 
 
 class PhantomPart(Part):
@@ -154,5 +156,8 @@ def check_recipe(network: NetworkPart, recipe: Recipe) -> None:
         raise ValueError(f"recipe.penalties: {idle[0]} weighs nothing, network.gates holds no {idle[0]} gate")
     if network.change != (recipe.change is not None):
         raise ValueError("network.change and recipe.change belong together: the one is the output, the other trains it")
+    edge, levels = recipe.change.crop if recipe.change else None, len(network.channels)
+    if edge is not None and edge % (STEM * 2 ** (levels - 1)):
+        raise ValueError(f"recipe.change.crop {edge} must be a multiple of {STEM * 2 ** (levels - 1)} with {levels} levels")
     if recipe.elbo is not None and VARIATIONAL not in network.gates:
         raise ValueError(f"recipe.elbo: network.gates holds no {VARIATIONAL} gate, whose latent the bound is about")

@@ -45,11 +45,13 @@ _NORMAL = 1.4826 / 0.94  # median of absolute values to standard deviation; a 3 
 class Change:
     """How the change output is trained: ``weight`` of its loss, and the ``share`` of each batch that trains it instead of the reconstruction.
 
-    Raises `ValueError` where the share leaves nothing for one of the two.
+    ``crop``: train it on squares of that many pixels an edge instead of whole slices, as many as have the same area, centred on the
+    foreground: the same arithmetic shows it several times as many changes. Raises `ValueError` where the share leaves nothing for one of the two.
     """
 
     weight: float = 2.0
     share: float = 0.5
+    crop: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or self.weight <= 0:
@@ -136,18 +138,34 @@ def visibility(clean: Tensor, spoilt: Tensor, noise: Tensor) -> Tensor:
     return ratio / (1 + ratio)
 
 
-def change_loss(network: Network, clean: Tensor, foreground: Tensor, generator: torch.Generator) -> Tensor:
+def crops(x: Tensor, foreground: Tensor, edge: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return squares of ``edge`` pixels around random foreground pixels, as many as have the area of the slices, with their foreground."""
+    batch, _, height, width = x.shape
+    each = max(1, (height // edge) * (width // edge))
+    centres = torch.multinomial(foreground.flatten(1).float() + 1e-6, each, replacement=True, generator=generator)
+    tops = (centres // width - edge // 2).clamp(0, height - edge).tolist()
+    lefts = (centres % width - edge // 2).clamp(0, width - edge).tolist()
+    places = [(index, tops[index][number], lefts[index][number]) for number in range(each) for index in range(batch)]
+    return (
+        torch.stack([x[index, :, top : top + edge, left : left + edge] for index, top, left in places]),
+        torch.stack([foreground[index, top : top + edge, left : left + edge] for index, top, left in places]),
+    )
+
+
+def change_loss(network: Network, clean: Tensor, foreground: Tensor, generator: torch.Generator, crop: int | None = None) -> Tensor:
     """Return the cross-entropy of the change output on slices that foreign shapes were blended into: a scalar, over the foreground.
 
-    The shapes are drawn on the CPU whatever the device, so that every device sees the same. Raises `ValueError` for a network without the output.
+    ``crop``: see `Change`. The shapes are drawn on the CPU whatever the device, so that every device sees the same. Raises `ValueError`
+    for a network without the output.
     """
     here, inside = clean.cpu(), foreground.cpu()
+    if crop is not None:
+        here, inside = crops(here, inside, crop, generator)
     noise = noise_level(here, inside)
     spoilt = change(here, inside, noise, generator)
-    target = visibility(here, spoilt, noise).to(clean.device)
+    target, weight = visibility(here, spoilt, noise).to(clean.device), inside[:, None].float().to(clean.device)
     said = network(spoilt.to(clean.device)).change
     if said is None:
         raise ValueError("the network has no change output: ask for it with network.change")
     loss = F.binary_cross_entropy_with_logits(said, target, reduction="none")
-    weight = foreground[:, None].float()
     return (loss * weight).sum() / weight.sum().clamp(min=1)

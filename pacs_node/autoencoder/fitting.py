@@ -26,6 +26,7 @@ from pacs_node.autoencoder.objective import Objective, held_out_objective, train
 from pacs_node.autoencoder.precision import arithmetic, mixed, repeatable
 
 _GRADIENT_LIMIT = 1.0
+_SETTLING = 1000  # slices
 _WARM_UP = 0.1  # fraction of all steps in which the learning rate rises
 
 
@@ -121,7 +122,9 @@ def fit(
         run = _Run(network, schedule, device)
         with repeatable(run.dtype, device):
             done = _epochs(run, train, held_out, checkpoint, progress)
-    network.load_state_dict(done.best)
+        network.load_state_dict(done.best)
+        if network.architecture.norm == "batch":
+            _settle(run, train)
     network.eval()
     return History(tuple(done.losses), done.best_epoch)
 
@@ -197,7 +200,7 @@ def _step(run: _Run, clean: Tensor, foreground: Tensor, generator: torch.Generat
         if run.adversary:
             loss = loss + run.adversary.price(output.mean)
         if how and first < len(clean):
-            loss = loss + how.weight * change_loss(run.network, clean[first:], foreground[first:, 0], generator)
+            loss = loss + how.weight * change_loss(run.network, clean[first:], foreground[first:, 0], generator, how.crop)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), _GRADIENT_LIMIT)
@@ -224,6 +227,19 @@ def _held_out_loss(run: _Run, held_out: Slices) -> float:
                 loss = loss + schedule.change.weight * change_loss(run.network, clean, foreground.to(run.device), generator)
         losses.append(float(loss) * len(pixels))
     return sum(losses) / len(held_out.pixels)
+
+
+@torch.no_grad()
+def _settle(run: _Run, train: Slices) -> None:
+    """Measure the normalisation's statistics anew on clean training slices: those of training are of spoilt ones (Wu & Johnson 2021)."""
+    layers = [layer for layer in run.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+    run.network.train()
+    chosen = torch.arange(0, len(train.pixels), max(1, len(train.pixels) // _SETTLING))
+    for some in torch.split(chosen, run.schedule.batch):
+        run.network(train.pixels[some].float().to(run.device))
 
 
 def _rate_factor(done: float) -> float:

@@ -29,6 +29,7 @@ large      192, 256, 320, 384    5.02         12.0 M
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -46,6 +47,10 @@ _CONTRAST = (9, 33)  # pixels of the neighbourhoods against which contrast is me
 _FAINTEST = 0.02  # of the range: what varies less than this stays faint
 _STRONGEST = 4.0  # contrast beyond this is cut
 _GROUPS = 8
+NORMS: dict[str, Callable[[int], nn.Module]] = {"group": lambda channels: nn.GroupNorm(_GROUPS, channels), "batch": nn.BatchNorm2d}
+"""What normalises activations, by the number of channels: over each slice (Wu & He 2018), or over the batch in training and by the training
+slices' own statistics later (Ioffe & Szegedy 2015), which crops and whole slices share and which leaves differences between slices alone."""
+
 LOG_VARIANCE_RANGE = (-12.0, 2.0)
 
 
@@ -54,9 +59,9 @@ class Architecture:
     """What makes two networks interchangeable: everything that decides the shapes and kinds of their layers.
 
     ``pixels`` is the edge of the square input, ``inputs`` the number of neighbouring slices (odd, the middle one is reconstructed),
-    ``channels`` one number a level with the bottom last, ``gates`` one kind a level (`gates.GATES`). ``contrast``: the network also sees
-    each slice by its local contrast (`contrasts`); ``change``: it also says where something was changed (`change`). Raises `ValueError`
-    where they contradict each other.
+    ``channels`` one number a level with the bottom last, ``gates`` one kind a level (`gates.GATES`), ``norm`` one of `NORMS`. ``contrast``:
+    the network also sees each slice by its local contrast (`contrasts`); ``change``: it also says where something was changed (`change`).
+    Raises `ValueError` where they contradict each other.
     """
 
     pixels: int = 128
@@ -65,6 +70,7 @@ class Architecture:
     gates: tuple[str, ...] = ("open", "open", "open")
     contrast: bool = False
     change: bool = False
+    norm: str = "group"
 
     def __post_init__(self) -> None:
         if len(self.channels) < 2 or len(self.channels) != len(self.gates):
@@ -74,6 +80,8 @@ class Architecture:
         unknown = [gate for gate in self.gates if gate not in GATES]
         if unknown:
             raise ValueError(f"unknown gate {unknown[0]!r}: allowed are {', '.join(GATES)}")
+        if self.norm not in NORMS:
+            raise ValueError(f"unknown norm {self.norm!r}: allowed are {', '.join(NORMS)}")
         factor = STEM * 2 ** (len(self.channels) - 1)
         if self.pixels <= 0 or self.pixels % factor:
             raise ValueError(f"pixels {self.pixels} must be a multiple of {factor} with {len(self.channels)} levels")
@@ -133,12 +141,12 @@ def _around(x: Tensor, width: int) -> Tensor:
     return nn.functional.avg_pool2d(nn.functional.avg_pool2d(padded, (width, 1), 1), (1, width), 1)
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(_GROUPS, outputs), nn.SiLU())
+def _block(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), NORMS[norm](outputs), nn.SiLU())
 
 
-def _level(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(_block(inputs, outputs), _block(outputs, outputs))
+def _level(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(_block(inputs, outputs, norm), _block(outputs, outputs, norm))
 
 
 class Network(nn.Module):
@@ -151,12 +159,12 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        channels = architecture.channels
+        channels, norm = architecture.channels, architecture.norm
         self.stem = nn.PixelUnshuffle(STEM)
-        self.encoder = nn.ModuleList([_level(STEM**2 * architecture.views, channels[0]), *(_level(low, high) for low, high in pairwise(channels))])
+        self.encoder = nn.ModuleList([_level(STEM**2 * architecture.views, channels[0], norm), *(_level(low, high, norm) for low, high in pairwise(channels))])
         self.gates = nn.ModuleList([GATES[kind](width) for kind, width in zip(architecture.gates, channels, strict=True)])
         self.up = nn.ModuleList([nn.ConvTranspose2d(high, low, 2, stride=2) for low, high in pairwise(channels)])
-        self.decoder = nn.ModuleList([_level(2 * width, width) for width in channels[:-1]])
+        self.decoder = nn.ModuleList([_level(2 * width, width, norm) for width in channels[:-1]])
         self.head = nn.Conv2d(channels[0], architecture.maps * STEM**2, 1)
         self.unstem = nn.PixelShuffle(STEM)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

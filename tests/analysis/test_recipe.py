@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pacs_node.analysis.manifest import Manifest, read_manifest
+from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.fitting import Schedule
 from pacs_node.autoencoder.network import SIZES
 from pacs_node.autoencoder.objective import Elbo, Objective
@@ -91,3 +92,22 @@ def test_contradictions_are_named(network: dict[str, Any], recipe: dict[str, Any
     with pytest.raises(BundleError, match=word) as raised:
         read_manifest(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe", "word"),
+    [
+        ({"change": True}, {}, "belong together"),
+        ({}, {"change": {}}, "belong together"),
+        ({"change": True}, {"change": {"crop": 40}}, "multiple of 16"),
+    ],
+)
+def test_a_change_output_needs_a_recipe_that_trains_it(network: dict[str, Any], recipe: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        manifest(network, recipe)
+
+
+def test_a_recipe_trains_the_change_output_on_crops() -> None:
+    asked = manifest({"change": True, "contrast": True, "norm": "batch"}, {"change": {"weight": 1.5, "share": 0.25, "crop": 64}})
+    assert asked.recipe.schedule.change == Change(1.5, 0.25, 64)
+    assert (asked.architecture.change, asked.architecture.contrast, asked.architecture.norm) == (True, True, "batch")

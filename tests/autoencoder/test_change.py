@@ -179,3 +179,33 @@ def test_the_output_is_one_more_part_of_the_evidence() -> None:
     assert torch.equal(maps[-1], seen.change * inside)
     expected = scoring.standardise(maps, inside, measured, Stratum().bins(6, 1))[-1]
     assert torch.allclose(judged.z, expected, atol=1e-6)
+
+
+def test_crops_are_squares_around_foreground_pixels_with_the_area_of_the_slices() -> None:
+    x, inside = slices(3, inputs=3)
+    x[:, 0], x[:, 1] = torch.arange(EDGE)[:, None].float(), torch.arange(EDGE).float()  # so that every pixel says where it was
+    inside = inside & (torch.arange(EDGE) > 40)
+    some, within = change.crops(x, inside, 16, torch.Generator().manual_seed(0))
+    assert some.shape == (3 * 16, 3, 16, 16)
+    assert within.shape == (3 * 16, 16, 16)
+    assert torch.equal(within, inside[0][some[:, 0].long(), some[:, 1].long()])
+    assert bool(within.flatten(1).any(1).all())
+    assert len({tuple(one[:2, 0, 0].tolist()) for one in some}) > 20
+
+
+def test_crops_of_the_whole_edge_are_the_slices() -> None:
+    x, inside = slices(2)
+    some, within = change.crops(x, inside, EDGE, torch.Generator().manual_seed(0))
+    assert torch.equal(some, x)
+    assert torch.equal(within, inside)
+
+
+def test_batch_normalisation_ends_with_the_statistics_of_clean_slices() -> None:
+    torch.manual_seed(0)
+    network = Network(replace(SEEING, norm="batch"))
+    train = Slices(*slices(32))
+    fit(network, train, Slices(*slices(8, seed=1)), Schedule(epochs=1, batch=16, change=Change(crop=32), augmentation=STILL))
+    assert not network.training
+    first = network.encoder[0][0]
+    before = first[0](network.stem(contrasts(train.pixels)))
+    assert torch.allclose(first[1].running_mean, before.mean((0, 2, 3)), atol=1e-3)

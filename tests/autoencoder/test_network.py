@@ -56,6 +56,7 @@ def test_a_bounded_gate_passes_no_more_than_its_range() -> None:
         ({"channels": (8, 12)}, "multiples of 8"),
         ({"pixels": 36}, "multiple of 8"),
         ({"inputs": 2}, "odd"),
+        ({"norm": "none"}, "unknown norm 'none'"),
     ],
 )
 def test_contradictory_architectures_are_refused_with_the_reason(change: dict[str, object], word: str) -> None:
