@@ -116,6 +116,7 @@ def _lines(bundle: Bundle, tables: Sequence[Table]) -> list[str]:
         "",
         *_tables(bundle, tables),
         *_gate(bundle),
+        *_recipes(bundle.folder / PICTURES),
         *_calibration(bundle, tables),
         "",
         *_pictures(bundle),
@@ -178,6 +179,17 @@ def _gate(bundle: Bundle) -> list[str]:
     real = f"Of {found['real_series']} real series {found['real_in']} are in scope." if "real_series" in found else ""
     note = "A local artefact changes no more of a series than a lesion does: the gate, which must let lesions in, does not tell the two apart."
     return ["## The gate", "", "Made by `pacs-node evaluate --gate`.", *gating.lines(found), "", note, real, ""]
+
+
+def _recipes(folder: Path) -> list[str]:
+    """The tables of `pacs-node tune --json` in a folder: what each ingredient is worth."""
+    lines: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and "cells" in found:
+            told = "Every recipe was trained anew for this table, on a short schedule; none of them is what is shipped."
+            lines += [f"## Recipes compared ({path.stem})", "", told, "", str(found["markdown"]), ""]
+    return lines
 
 
 def _title(table: Table) -> str:

@@ -23,6 +23,7 @@ from pacs_node.workbench.trial import STUDY, Trial
 from pacs_node.workbench.tuning import Line, Tuned
 
 TUNED = "tuned.yaml"
+_CALLED = {"auroc": "AUROC", "loss": "loss"}
 
 Table = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -146,7 +147,7 @@ def shown(number: Table | None) -> str:
 
 def columns(result: Table) -> list[str]:
     """Return the heads of the table's columns."""
-    return ["recipe", "AUROC (95 %)", "held-out loss (95 %)", f"difference to the best by {result['criterion']} (95 %)", "best epoch"]
+    return ["recipe", "AUROC (95 %)", "held-out loss (95 %)", f"{_CALLED[result['criterion']]} less the best's (95 %)", "best epoch"]
 
 
 def lines_of(result: Table) -> list[list[str]]:
@@ -165,10 +166,13 @@ def lines_of(result: Table) -> list[list[str]]:
 
 
 def verdict(result: Table) -> str:
-    """Say in a sentence which recipe is best, and which others cannot be told from it."""
+    """Say in a sentence which recipe is best, which others cannot be told from it, and which baselines it is not above."""
     alike = [row["name"] for row in result["cells"] if row.get("distinct") is False]
     doubt = f"; not to be told from it here: {', '.join(alike)}" if alike else ""
-    return f"best by {result['criterion']}: {result['best']}{doubt}"
+    best = next(row for row in result["cells"] if row["name"] == result["best"])
+    above = [f"{name} ({number['value']:.3f})" for name, number in result["baselines"].items() if number["value"] >= best["auroc"]["value"]]
+    simpler = f"; not above the baseline {' and '.join(above)}" if above else ""
+    return f"best by {_CALLED[result['criterion']]}: {result['best']}{doubt}{simpler}"
 
 
 def markdown(result: Table) -> str:

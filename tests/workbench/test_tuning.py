@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
 from pacs_node.cli.tuning import register
 from pacs_node.errors import InputError
-from pacs_node.workbench import material, metrics, tuning, tuning_table
+from pacs_node.workbench import card, material, metrics, tuning, tuning_table
 from pacs_node.workbench.grid import Cell, Grid
 from pacs_node.workbench.trial import STUDY, Trial, restored
 from pacs_node.workbench.tuning import Ledger, Line, Plan, Study, Tuned, split, tune
@@ -120,7 +121,7 @@ def test_the_command_prints_the_table_and_says_how_to_apply_the_best(tuned: tupl
     options = ["--bundle", str(copy), "--grid", str(grid), "--folds", "2", "--fold", "1", "--epochs", "1", "--json", str(out)]
     answer = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
     assert answer.exit_code == 0, answer.output
-    assert "best by auroc" in answer.output and "baseline: intensity" in answer.output
+    assert "best by AUROC" in answer.output and "baseline: intensity" in answer.output
     assert "then run pacs-node train" in answer.output.replace("\n", " ")
     assert set(yaml.safe_load((copy / tuning_table.TUNED).read_text())) <= {"recipe", "network"}
     assert "| recipe | AUROC" in json.loads(out.read_text())["markdown"]
@@ -229,12 +230,31 @@ def test_a_recipe_that_cannot_be_told_from_the_best_is_said_to_be_so() -> None:
     assert "bad" not in tuning_table.verdict(result)
 
 
+def test_a_winner_that_a_baseline_beats_is_said_to_be_beaten() -> None:
+    odd = [False] * 4 + [True] * 4
+    trials = line("a", 0, [1.0, 2.0, 3.0, 4.0, 2.5, 3.5, 4.5, 5.5], odd).trials
+    better = [replace(trial, baselines={"simple": float(trial.unusual), "poor": -float(trial.unusual)}) for trial in trials]
+    said = tuning_table.verdict(result_of(only=[Line("a", "c", 0, 1.0, 2, better)]))
+    assert said == "best by AUROC: only; not above the baseline simple (1.000)"
+
+
 def test_without_anything_unusual_the_loss_decides() -> None:
     normal = [False] * 5
     result = result_of(worse=[line("a", 0, [0.0] * 5, normal, loss=2.0)], better=[line("b", 0, [0.0] * 5, normal, loss=-1.0)])
     assert (result["criterion"], result["best"], result["set"], result["baselines"]) == ("loss", "better", "normal studies", {})
     assert result["cells"][0]["auroc"] is None  # type: ignore[index]
     assert "| –" in str(result["markdown"])
+
+
+def test_the_card_holds_the_table_beside_the_command_that_made_it(tiny: Path) -> None:
+    folder = tiny / "card"
+    folder.mkdir()
+    result = result_of(one=[line("a", 0, [0.0, 1.0], [False, True])])
+    (folder / "ablation.json").write_text(json.dumps(result))
+    text = "\n".join(card._lines(bundles.load(tiny), card.read_tables(folder)))
+    assert "## Recipes compared (ablation)" in text
+    assert "| one (best) | 1.000" in text
+    assert "Made by `cmd`." in text
 
 
 def test_restoring_is_measured_as_it_says(tiny: Path) -> None:
