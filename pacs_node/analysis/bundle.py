@@ -94,22 +94,27 @@ def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Nor
         normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
         kept = {name.removeprefix(_REFERENCE): value for name, value in tensors.items() if name.startswith(_REFERENCE)}
         reference = Reference(**kept) if kept else None
-        familiarity = _familiarity(tensors, manifest)
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise BundleError(
             folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
         ) from error
     network.eval()
-    return network, normals, reference, familiarity
+    return network, normals, reference, _familiarity(folder, manifest, tensors)
 
 
-def _familiarity(tensors: Mapping[str, Tensor], manifest: Manifest) -> Familiarity | None:
+def _familiarity(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Familiarity | None:
     """Return what is usual, None where the bundle holds nothing about it or ``model.yaml`` does not ask for it."""
     if manifest.scope.familiarity is None or not any(name.startswith(_GATE) for name in tensors):
         return None
-    fitted = Familiarity(**{name: tensors[_GATE + name] for name in Familiarity.FIELDS})
-    if fitted.spread.shape[1] != len(portrait.NAMES) or int(tensors[_GATE + _FORMAT]) != portrait.FORMAT:
-        raise ValueError("what is usual was measured by another version")
+    try:
+        if int(tensors[_GATE + _FORMAT]) != portrait.FORMAT:
+            raise ValueError("measured by another version")
+        fitted = Familiarity(**{name: tensors[_GATE + name] for name in Familiarity.FIELDS})
+    except (KeyError, ValueError, IndexError) as error:
+        raise BundleError(
+            folder,
+            f"what {WEIGHTS} says of usual series is damaged or of another version: train the bundle again, or take `scope.familiarity` out of {MODEL}",
+        ) from error
     return fitted
 
 

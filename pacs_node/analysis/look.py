@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-_MOST_SLICES = 24
+_MOST_SLICES = 16
 _LEAST_PIXELS = 60  # of the body, for a slice to be measured
 _TINY = 1e-4
 _RIM = (1, 1)  # grid pixels of the body's border
@@ -35,7 +35,7 @@ class Look:
 
 
 def look(view: NDArray[np.float32], x: Tensor, foreground: NDArray[np.bool_]) -> Look:
-    """Return at most 24 slices, evenly chosen among those that show a body, ready to be measured; none where none does."""
+    """Return at most 16 slices, evenly chosen among those that show a body, ready to be measured; none where none does."""
     shows = np.flatnonzero(foreground.sum((1, 2)) >= _LEAST_PIXELS)
     if not shows.size:
         return Look(*(x[:0] for _ in range(6)))

@@ -243,5 +243,5 @@ def test_without_the_key_in_model_yaml_or_without_the_tensors_nothing_is_refused
 def test_what_another_version_measured_is_refused_in_one_sentence(tiny: Path, learnt: Familiarity, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = with_gate(tiny, learnt)
     monkeypatch.setattr(portrait, "FORMAT", portrait.FORMAT + 1)
-    with pytest.raises(BundleError, match="train the bundle again"):
+    with pytest.raises(BundleError, match=r"of another version: train the bundle again, or take `scope\.familiarity` out"):
         bundles.load(folder)
