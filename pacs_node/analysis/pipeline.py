@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pacs_node.analysis import familiar, gate, pictures, precision
+from pacs_node.analysis import agreement, familiar, gate, pictures
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.grid import Resampled, foreground_of, resample
 from pacs_node.analysis.intensity import SCALINGS
 from pacs_node.analysis.look import Look, look
-from pacs_node.analysis.manifest import WEIGHTS, Manifest
+from pacs_node.analysis.manifest import Manifest
 from pacs_node.analysis.modalities import READERS
 from pacs_node.analysis.origin import origin_in
 from pacs_node.analysis.statement import Statement, state
@@ -108,9 +108,9 @@ def refuse_unfamiliar(prepared: Prepared, bundle: Bundle) -> None:
 def pass_through(
     prepared: Prepared, bundle: Bundle, device: str = "cpu", *, batch: int = BATCH, half: bool | None = None, beat: Beat = lambda fraction: None
 ) -> scoring.Seen:
-    """Pass a prepared series through the bundle's network on ``device``; in ``half`` precision, or not, as `precision.is_half` finds right."""
+    """Pass a prepared series through the bundle's network on ``device``; in ``half`` precision, or not, as `agreement.is_half` finds right."""
     network = bundle.network.to(device)
-    half = precision.is_half(bundle.folder, bundle.manifest.files.get(WEIGHTS, ""), device) if half is None else half
+    half = agreement.is_half(bundle.folder, bundle.algorithm, device) if half is None else half
     return scoring.look(network, prepared.x, batch=batch, half=half, beat=beat)
 
 

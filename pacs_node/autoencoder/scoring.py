@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from pacs_node.autoencoder import threads
 from pacs_node.autoencoder.losses import box_mean, structural_similarity
 from pacs_node.autoencoder.network import Network, with_neighbours
+from pacs_node.autoencoder.precision import mixed, repeatable
 
 PARTS = ("offset", "energy", "structure", "low_band", "error", "change")  # the last only of networks with a change output
 STUDY_PARTS = ("peak", "extent", "embedding")
@@ -116,13 +117,13 @@ def look(network: Network, x: Tensor, *, batch: int = 32, half: bool = False, be
 
     ``half``: compute in bfloat16 where that is harmless (torch.autocast); what is returned is float32 all the same.
     """
-    device = next(network.parameters()).device
+    device, dtype = next(network.parameters()).device, torch.bfloat16 if half else torch.float32
     stacked = with_neighbours(x, network.architecture.inputs)
     if device.type == "cuda":
         stacked = stacked.pin_memory()
 
     def see(some: slice) -> Seen:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.inference_mode(), mixed(dtype, device), repeatable(dtype, device):
             output = network(stacked[some].to(device, non_blocking=True))
             mean, log_variance = (values[:, 0].float().cpu() for values in (output.mean, output.log_variance))
             change = None if output.change is None else output.change[:, 0].float().cpu()

@@ -114,6 +114,8 @@ def analysis(
     bundle: Annotated[str, typer.Option(help="A bundle's name or folder.")] = "ct-body",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median counts.")] = 5,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, …")] = "cpu",
+    agreement: Annotated[int, typer.Option(min=0, help="Also score so many phantoms in float32 and bfloat16; 20 at least are needed to judge.")] = 0,
+    record: Annotated[bool, typer.Option("--record", help="Keep the agreement with the bundle: it computes in bfloat16 where that holds.")] = False,
     work: Work = None,
     config: ConfigFile = None,
 ) -> None:
@@ -122,12 +124,18 @@ def analysis(
 
     Example: pacs-node bench analysis --bundle ct-body --json analysis.json
     """  # noqa: D205
-    from pacs_node.workbench.bench_analysis import STAGES, bench_analysis
+    from pacs_node.workbench import agreeing
+    from pacs_node.workbench.bench_analysis import STAGES, bench_analysis, faster
     from pacs_node.workbench.offline import find_bundle
 
-    folder = find_bundle(settings_of(config), bundle).folder
+    chosen = find_bundle(settings_of(config), bundle)
     with Console(stderr=True).status("starting") as status:
-        found = bench_analysis(folder, slices, rows, rounds, device=device, work=work, say=lambda what: status.update(what))
+        found = bench_analysis(chosen.folder, slices, rows, rounds, device=device, work=work, say=lambda what: status.update(what))
+        if agreement:
+            agreed = agreeing.measure(chosen, agreement, device, faster=faster(found), report=lambda what, part: status.update(f"{what}: {part:.0%}"))
+            found["agreement"] = agreed.model_dump() | {"holds": agreed.holds}
+            if record:
+                agreeing.record(chosen, agreed)
     _write(json_file, found)
     table = [_analysis_row(one, STAGES) for one in found["ways"]]
     columns = ["way", "slices/s (range)", "CPU", *(f"{stage} %" for stage in STAGES), "MB"]
@@ -137,6 +145,10 @@ def analysis(
         table,
         "nothing was measured",
     )
+    if agreement:
+        verdict = "it may be used here" if agreed.holds else "it is not used"
+        moved = f"a score by up to {agreed.score:.3f}, at the threshold by {agreed.percentile:.2f} percentile points (0.5 allowed)"
+        Console().print(f"bfloat16 moves {moved} over {agreed.studies} phantoms, and is {'' if agreed.faster else 'not '}faster: {verdict}", highlight=False)
 
 
 def _analysis_row(one: dict[str, Any], stages: Sequence[str]) -> list[object]:

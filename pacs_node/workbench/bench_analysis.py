@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pacs_node.analysis import pipeline, precision
+from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
+from pacs_node.autoencoder.precision import has_bfloat16
 from pacs_node.workbench.bench import work_folder
 from pacs_node.workbench.bench_series import SYNTAXES, write_series
 
@@ -93,10 +94,16 @@ def bench_analysis(
         "rows": rows,
         "rounds": rounds,
         "processor": _processor(),
-        "bfloat16": precision.has_bfloat16(device),
+        "bfloat16": has_bfloat16(torch.device(device)),
         "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
         "ways": [_row(way, found[way], slices) for way in found],
     }
+
+
+def faster(found: dict[str, Any]) -> bool:
+    """Tell whether the network took less time in bfloat16 than in float32 on a device that has it, in what `bench_analysis` returned."""
+    took = {one["half"]: one["ms_per_slice"]["network"] for one in found["ways"]}
+    return bool(found["bfloat16"]) and took[True] < took[False]
 
 
 def _row(way: Way, rounds: Sequence[Round], slices: int) -> dict[str, Any]:
@@ -104,6 +111,7 @@ def _row(way: Way, rounds: Sequence[Round], slices: int) -> dict[str, Any]:
     stages = np.median([one.seconds for one in rounds], axis=0)
     return {
         "way": str(way),
+        "half": way.half,
         "slices_per_s": float(np.median(rates)),
         "range": [float(rates.min()), float(rates.max())],
         "processor_ms_per_slice": float(np.median([one.processor for one in rounds])) * 1000 / slices,

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from pacs_node.analysis import pipeline, precision
+from pacs_node.analysis import agreement, pipeline
 from pacs_node.analysis.bundle import load
 from pacs_node.autoencoder import scoring
+from pacs_node.records import Algorithm
 from tests.analysis.conftest import make_bundle, volume
 from tests.analysis.test_pipeline import TODAY
 
-WEIGHTS = "0" * 64
+ALGORITHM = Algorithm("tiny", "1", "us", bundle_hash="a", config_hash="b", calibration_hash="c", device_uid="1.2")
 
 
-def seen(**changes: object) -> precision.Agreement:
-    return precision.Agreement.model_validate({"weights_sha256": WEIGHTS, "studies": 40, "score": 0.02, "percentile": 0.3, **changes})
+def seen(**changes: object) -> agreement.Agreement:
+    usual = {"bundle_hash": "a", "calibration_hash": "c", "studies": 40, "score": 0.02, "percentile": 0.3, "faster": True}
+    return agreement.Agreement.model_validate(usual | changes)
 
 
 @pytest.mark.parametrize(
@@ -28,25 +30,27 @@ def seen(**changes: object) -> precision.Agreement:
         (seen(), False, False),
         (seen(percentile=0.6), True, False),
         (seen(studies=5), True, False),
-        (seen(weights_sha256="1" * 64), True, False),
+        (seen(faster=False), True, False),
+        (seen(bundle_hash="other"), True, False),
+        (seen(calibration_hash="other"), True, False),
         (None, True, False),
     ],
-    ids=["agrees", "another processor", "disagrees", "hardly measured", "other weights", "never measured"],
+    ids=["agrees", "another processor", "disagrees", "hardly measured", "does not pay", "other weights", "another calibration", "never measured"],
 )
 def test_a_bundle_computes_in_bfloat16_only_where_that_is_known_to_be_harmless(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: precision.Agreement | None, capable: bool, expected: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: agreement.Agreement | None, capable: bool, expected: bool
 ) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: capable)
+    monkeypatch.setattr(agreement, "has_bfloat16", lambda device: capable)
     if content is not None:
-        (tmp_path / precision.PRECISION).write_text(content.model_dump_json())
-    assert precision.is_half(tmp_path, WEIGHTS, "cpu") is expected
+        (tmp_path / agreement.AGREEMENT).write_text(content.model_dump_json())
+    assert agreement.is_half(tmp_path, ALGORITHM, "cpu") is expected
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"studies": 40}'])
 def test_a_damaged_record_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
-    (tmp_path / precision.PRECISION).write_text(damage)
-    assert precision.is_half(tmp_path, WEIGHTS, "cpu") is False
+    monkeypatch.setattr(agreement, "has_bfloat16", lambda device: True)
+    (tmp_path / agreement.AGREEMENT).write_text(damage)
+    assert agreement.is_half(tmp_path, ALGORITHM, "cpu") is False
 
 
 def test_both_precisions_see_nearly_the_same_and_say_it_in_float32(tmp_path: Path) -> None:
