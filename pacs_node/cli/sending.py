@@ -55,6 +55,6 @@ def analyse(
         table = [[row["series"], row.get("score"), row.get("verdict") or row.get("reason"), row.get("slices"), row.get("folder")] for row in rows]
         print_table("Findings (research use)", ["series", "score", "verdict or reason", "slices", "objects and pictures"], table, "no series was found")
         for row in rows:
-            print_why(row, f" of {row['series']}")
+            print_why(row, f": series {row['series']}")
     if all("score" not in row for row in rows):
         raise typer.Exit(1)
