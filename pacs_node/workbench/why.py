@@ -15,6 +15,9 @@ WORDS = {
     "structure": "another structure than expected",
     "low_band": "another coarse shape than normal slices have",
     "error": "strong residual as it is",
+    "change": "where the network says that something was changed",
+    "outline": "edges unlike those of the nearest normal slices",
+    "shape": "a shape, without level and contrast, unlike normal ones",
 }
 """Names of score parts and pixel maps in words; a part without a row here goes by its name."""
 
