@@ -66,8 +66,9 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     gate.check(volume, manifest)
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
-    x = torch.from_numpy(np.where(foreground, manifest.preprocessing.intensity.to_model(resampled.view), np.float32(0)))  # the table is nobody's anatomy
-    prepared = Prepared(volume, resampled, x, foreground, stratum_of(volume, manifest))
+    to_model = manifest.preprocessing.intensity.to_model
+    x = threads.by_slice(lambda view, inside: np.where(inside, to_model(view), np.float32(0)), resampled.view, foreground)  # the table is nobody's anatomy
+    prepared = Prepared(volume, resampled, torch.from_numpy(x), foreground, stratum_of(volume, manifest))
     gate.check_quality(prepared.seen, foreground, manifest, picture=volume.picture)
     return prepared
 
@@ -127,7 +128,7 @@ def _finding(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: sco
     volume, slices = prepared.volume, scores.slices.numpy()
     top = np.argsort(-slices, kind="stable")[: bundle.manifest.scoring.top_slices]
     view = prepared.resampled.view
-    reconstruction = bundle.manifest.preprocessing.intensity.to_physical(seen.mean.numpy())
+    reconstruction = threads.by_slice(bundle.manifest.preprocessing.intensity.to_physical, seen.mean.numpy())
     return Finding(
         volume=volume,
         algorithm=bundle.algorithm,
@@ -175,5 +176,5 @@ def _head_remarks(bundle: Bundle, scores: scoring.Scores) -> tuple[str, ...]:
 
 def _heat(z: NDArray[np.float32], foreground: NDArray[np.bool_], pixel_tail: tuple[float, ...] | None) -> NDArray[np.float32]:
     """The calibrated tail 0…4, or the relative map 0…1; zero outside the body."""
-    heat = calibration.relative(z, foreground) if pixel_tail is None else calibration.tail(z, pixel_tail)
+    heat = calibration.relative(z, foreground) if pixel_tail is None else threads.by_slice(lambda some: calibration.tail(some, pixel_tail), z)
     return np.where(foreground, heat, np.float32(0))

@@ -12,9 +12,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 _FEWEST, _MOST = 2, 8  # one waits for the disk while another works
 _PIECE = 8  # slices a thread takes at a time: handing over costs as much as a small slice
@@ -66,3 +68,8 @@ def pieces(length: int, size: int = _PIECE) -> list[slice]:
 def in_pieces(work: Callable[[slice], Sequence[Result]], length: int, size: int = _PIECE) -> list[Result]:
     """Return the joined results of ``work(piece)`` for ``length`` slices; each piece gives one result a slice."""
     return [one for made in in_order(work, pieces(length, size)) for one in made]
+
+
+def by_slice(function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> NDArray[Any]:
+    """Return ``function(*arrays)`` of arrays of as many slices, computed some slices at a time; it may look at nothing but the slices it is given."""
+    return np.concatenate(list(in_order(lambda some: function(*(array[some] for array in arrays)), pieces(len(arrays[0])))))

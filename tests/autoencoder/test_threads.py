@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,3 +53,9 @@ def test_each_thread_computes_alone_and_afterwards_all_is_as_before() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_an_array_is_mapped_some_slices_at_a_time() -> None:
+    values, inside = np.arange(21 * 6, dtype=np.float32).reshape(21, 2, 3), np.arange(21 * 6).reshape(21, 2, 3) % 4 > 0
+    found = threads.by_slice(lambda some, where: np.where(where, some, 0), values, inside)
+    np.testing.assert_array_equal(found, np.where(inside, values, 0))
