@@ -86,11 +86,24 @@ def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
     return path
 
 
+def load_network(folder: Path, manifest: Manifest) -> Network:
+    """Load and verify the network alone, whatever else the bundle lacks, in evaluation mode; raises `BundleError`."""
+    try:
+        return _network(manifest, load_file(_verified(folder, manifest, WEIGHTS)))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise BundleError(folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again") from error
+
+
+def _network(manifest: Manifest, tensors: Mapping[str, Tensor]) -> Network:
+    network = Network(manifest.architecture)
+    network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)})
+    return network.eval()
+
+
 def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Normals, Reference | None, Familiarity | None]:
     try:
         tensors = load_file(path)
-        network = Network(manifest.architecture)
-        network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)})
+        network = _network(manifest, tensors)
         normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
         kept = {name.removeprefix(_REFERENCE): value for name, value in tensors.items() if name.startswith(_REFERENCE)}
         reference = Reference(**kept) if kept else None
@@ -98,7 +111,6 @@ def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Nor
         raise BundleError(
             folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
         ) from error
-    network.eval()
     return network, normals, reference, _familiarity(folder, manifest, tensors)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,14 @@ from pacs_node.cli.evaluating import evaluate
 from pacs_node.cli.options import bars as _bars
 from pacs_node.records import Population
 
+if TYPE_CHECKING:
+    from pacs_node.workbench.training import Trained
+
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder with at least model.yaml.")]
-DataOption = Annotated[list[Path] | None, typer.Option("--data", help="Folder of DICOM studies; may be given several times.")]
+DataOption = Annotated[list[Path] | None, typer.Option("--data", help="Folder of DICOM studies, NIfTI files or PNG/JPEG pictures; may be given several times.")]
+LabelsOption = Annotated[
+    Path | None, typer.Option("--labels", help="CSV with the columns file, label and if need be patient and mask; only what is labelled normal is used.")
+]
 
 
 def print_refused(refused: tuple[str, ...]) -> None:
@@ -25,16 +31,17 @@ def print_refused(refused: tuple[str, ...]) -> None:
 def train(
     bundle: BundleOption,
     data: DataOption = None,
-    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with the columns file and label; only what is labelled normal is used.")] = None,
+    labels: LabelsOption = None,
     head: Annotated[bool, typer.Option("--head", help="Learn from labels of both kinds, beside the score; the network stays as it is.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    measure_only: Annotated[bool, typer.Option("--measure-only", help="Keep the network; measure anew what is usual, on the same studies.")] = False,
 ) -> None:
     """Train a bundle by the recipe in its model.yaml; the same command resumes an interrupted run.
 
     Without --data the recipe's own data folders and phantoms are used. With --head the bundle stays as it is, and a small head learns from
     at least 10 studies labelled normal and 10 others, none of which the bundle should have been trained on.
 
-    Examples: pacs-node train --bundle models/ct-head --data /data/normal-heads · pacs-node train --head --bundle DIR --data DIR --labels labels.csv
+    Example: pacs-node train --bundle models/ct-head --data /data/normal-heads · pacs-node train --head --bundle DIR --data DIR --labels labels.csv
     """
     if head:
         _train_head(bundle, data or [], labels)
@@ -42,11 +49,20 @@ def train(
     from pacs_node.workbench import training
 
     with _bars() as report:
-        done = training.train(bundle, data or [], labels, report, device=device)
-    print_refused(done.refused)
-    best, epochs = done.history.best_epoch + 1, len(done.history.held_out)
-    typer.echo(f"{bundle}: trained on {done.studies} studies, {done.held_out} held out, best epoch {best} of {epochs}")
+        done = (training.measure if measure_only else training.train)(bundle, data or [], labels, report, device=device)
+    _print_trained(bundle, done)
     typer.echo("next: pacs-node calibrate")
+
+
+def _print_trained(bundle: Path, done: Trained) -> None:
+    print_refused(done.refused)
+    for one in done.suspects:
+        typer.echo(f"stands out: {one.name} (score {one.score:.2f}, the others suggest at most {one.beyond:.2f}): look whether it is normal")
+    if done.history is None:
+        typer.echo(f"{bundle}: the network is as it was; measured what is usual on {done.studies} studies and {done.held_out} held out")
+    else:
+        best, epochs = done.history.best_epoch + 1, len(done.history.held_out)
+        typer.echo(f"{bundle}: trained on {done.studies} studies, {done.held_out} held out, best epoch {best} of {epochs}")
 
 
 def _train_head(bundle: Path, data: list[Path], labels: Path | None) -> None:
@@ -65,6 +81,7 @@ def calibrate(
     population: Annotated[Population, typer.Option("--population", help="Whose studies these are; only site gives verdicts on patients.")],
     data: DataOption = None,
     alpha: Annotated[float, typer.Option("--alpha", min=0.001, max=0.5, help="Promised false-positive rate; 0.05 needs 59 studies, 0.01 needs 299.")] = 0.05,
+    labels: LabelsOption = None,
     unusual: Annotated[float, typer.Option("--unusual", min=0, max=0.9, help="Share of routine studies that may truly be unusual: drift begins beyond.")] = 0.2,
 ) -> None:
     """Score normal studies that the bundle was not trained on, and write calibration.json. Each patient counts once.
@@ -75,7 +92,7 @@ def calibrate(
 
     promise = calibrating.Promise(alpha, unusual)
     with _bars() as report:
-        done = calibrating.calibrate(bundle, data or [], population, today=datetime.now(UTC).date(), promise=promise, report=report)
+        done = calibrating.calibrate(bundle, data or [], population, labels=labels, today=datetime.now(UTC).date(), promise=promise, report=report)
     print_refused(done.refused)
     if done.threshold is None:
         typer.echo(f"{bundle}: {done.studies} studies are too few for a threshold, at least {done.needed} are needed: results stay uncalibrated")

@@ -24,7 +24,7 @@ from pacs_node.autoencoder.normals import Example
 from pacs_node.errors import InputError, NotAnalysable
 from pacs_node.records import Origin, Population, Volume
 from pacs_node.workbench import material
-from pacs_node.workbench.material import Report, SeriesFiles
+from pacs_node.workbench.material import DICOM, Report, SeriesFiles
 
 ALPHA = 0.05
 LARGEST = 5  # scores that are always named, so that a person can look
@@ -85,6 +85,7 @@ def calibrate(
     data: Sequence[Path],
     population: Population,
     *,
+    labels: Path | None = None,
     today: date,
     promise: Promise = Promise(),
     report: Report = lambda what, fraction: None,
@@ -92,11 +93,12 @@ def calibrate(
     """Score normal studies and write ``calibration.json``.
 
     ``data`` are folders of studies that the bundle was not trained on; for ``synthetic`` they may be left out: the recipe's phantoms are
-    made from seeds of their own. Raises `InputError` where the studies do not belong to ``population`` or none is usable.
+    made from seeds of their own. With ``labels`` only what they list as normal counts. Raises `InputError` where the
+    studies do not belong to ``population`` or none is usable.
     """
     bundle = bundles.load(_without_calibration(bundle_dir))
     tail, tally = arithmetic.PixelTail(), _Tally()
-    scored = list(_scored(bundle, data, population, tail, tally, report))
+    scored = list(_scored(bundle, _series(bundle, data, labels), population, tail, tally, report))
     if not scored:
         raise InputError(f"none of the {len(tally.refused)} studies given is within the bundle's scope: {tally.refused[0]}")
     scores = sorted(one.score for one in scored)
@@ -166,12 +168,20 @@ def _table(tail: arithmetic.PixelTail, bundle_dir: Path) -> tuple[float, ...]:
 # --- the studies -----------------------------------------------------------------------------------------------------------
 
 
-def _scored(bundle: Bundle, data: Sequence[Path], population: Population, tail: arithmetic.PixelTail, tally: _Tally, report: Report) -> Iterator[Scored]:
+def _series(bundle: Bundle, data: Sequence[Path], labels: Path | None) -> list[SeriesFiles]:
+    if labels is not None and not data:
+        raise InputError(f"the labels {labels} need --data: give the folders that hold the files listed")
+    return material.series_in(data, bundle.manifest.modality, labels) if data else []
+
+
+def _scored(
+    bundle: Bundle, series: Sequence[SeriesFiles], population: Population, tail: arithmetic.PixelTail, tally: _Tally, report: Report
+) -> Iterator[Scored]:
     """Score one study after the other: a site's hundreds need not be in memory at once."""
-    if data:
-        patients = patients_of(material.series_in(data, bundle.manifest.modality), tally)
-        for done, series in enumerate(patients, start=1):
-            one = _first_usable(bundle, series, population, tail, tally)
+    if series:
+        patients = patients_of(series, tally)
+        for done, studies in enumerate(patients, start=1):
+            one = _first_usable(bundle, studies, population, tail, tally)
             if one is not None:
                 yield one
             report("scoring studies", done / len(patients))
@@ -212,6 +222,8 @@ def _first_usable(bundle: Bundle, series: Sequence[SeriesFiles], population: Pop
 
 
 def _volume(series: SeriesFiles, manifest: Manifest, population: Population) -> Volume:
+    if population is Population.SITE and series.kind != DICOM:
+        raise InputError(f"{series.files[0]} is no DICOM object and cannot be part of a site calibration, which gives verdicts on those: use foreign")
     volume = material.volume_of(series, manifest)
     if volume.synthetic != (population is Population.SYNTHETIC):
         kind = "synthetic" if volume.synthetic else "a patient's"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,14 +13,16 @@ from pacs_node.analysis import familiar
 from pacs_node.analysis.manifest import Manifest, read_manifest
 from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.familiarity import Familiarity
-from pacs_node.autoencoder.fitting import Diverged, History, Slices, Step, fit
-from pacs_node.autoencoder.network import Network, with_neighbours
+from pacs_node.autoencoder.fitting import Diverged, History, Step, fit
+from pacs_node.autoencoder.network import Network
 from pacs_node.autoencoder.normals import Example, fit_normals
 from pacs_node.autoencoder.precision import arithmetic, device_of
 from pacs_node.autoencoder.reference import keep
 from pacs_node.errors import InputError
 from pacs_node.workbench import material
 from pacs_node.workbench.material import Report
+from pacs_node.workbench.shelf import Shelf, shelved
+from pacs_node.workbench.suspects import Suspect, suspects_in
 
 CHECKPOINT = "training.part"
 LEAST_STUDIES = 8
@@ -30,12 +32,27 @@ _OTHER_PROTOCOLS = 60  # phantoms, for the gate
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a training run did: studies used for the weights and held out, those refused with the reason, and the loss."""
+    """What a training run did.
+
+    Studies used for the weights and held out, those refused with the reason, the loss (None where the weights were kept), and studies that stand
+    out among the others, the most unusual first.
+    """
 
     studies: int
     held_out: int
     refused: tuple[str, ...]
-    history: History
+    history: History | None
+    suspects: tuple[Suspect, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Studies:
+    """What a recipe is carried out on: studies to train on and held out, those refused by name and reason, and what the gate learnt of them."""
+
+    train_on: Shelf
+    held_out: Shelf
+    refused: tuple[str, ...] = ()
+    familiarity: Familiarity | None = None
 
 
 def train(
@@ -43,16 +60,35 @@ def train(
 ) -> Trained:
     """Train the bundle in ``bundle_dir`` by the recipe in its ``model.yaml``.
 
-    ``data`` are folders of normal DICOM studies; without any, the recipe's own ``data`` and ``phantoms`` are used. Interrupted runs
-    resume when the same command is given again. Writes weights and baselines and records their SHA-256; the same data, recipe, device and
-    number of threads give the same weights. ``device`` is one of `precision.DEVICES`. Raises `BundleError` or `InputError` in one sentence.
+    ``data`` are folders of normal studies (DICOM, NIfTI or pictures); without any, the recipe's own ``data`` and ``phantoms`` are used.
+    Interrupted runs resume when the same command is given again. Writes weights and baselines and records their SHA-256; the same data,
+    recipe, device and number of threads give the same weights. ``device`` is one of `precision.DEVICES`. Raises `BundleError` or
+    `InputError` in one sentence.
     """
     manifest = read_manifest(bundle_dir)
     _usable(device, manifest)
-    train_on, held_out, refused = _studies(bundle_dir, manifest, data, labels, report)
-    familiarity = _familiarity(manifest, [*train_on, *held_out], report)
-    history = fit_bundle(bundle_dir, manifest, train_on, held_out, report, device=device, familiarity=familiarity)
-    return Trained(len(train_on), len(held_out), tuple(refused), history)
+    studies = _known(studies_of(bundle_dir, manifest, data, labels, report), manifest, report)
+    history = _fit(bundle_dir, manifest, studies, report, device)
+    return _trained(bundle_dir, studies, history, report)
+
+
+def measure(
+    bundle_dir: Path, data: Sequence[Path] = (), labels: Path | None = None, report: Report = lambda what, fraction: None, *, device: str = "auto"
+) -> Trained:
+    """Keep the network of a trained bundle, and measure anew what is usual and the baselines: for changes of ``scoring`` and of this program.
+
+    The studies have to be those that it was trained on, so that the same ones are held out. Raises like `train`.
+    """
+    manifest = read_manifest(bundle_dir)
+    network = bundles.load_network(bundle_dir, manifest).to(_usable(device, manifest))
+    studies = _known(studies_of(bundle_dir, manifest, data, labels, report), manifest, report)
+    _measure(bundle_dir, manifest, network, studies, report)
+    return _trained(bundle_dir, studies, None, report)
+
+
+def _trained(bundle_dir: Path, studies: Studies, history: History | None, report: Report) -> Trained:
+    suspects = suspects_in(bundles.load(bundle_dir), (studies.train_on, studies.held_out), report)
+    return Trained(len(studies.train_on), len(studies.held_out), studies.refused, history, suspects)
 
 
 def fit_bundle(
@@ -66,14 +102,18 @@ def fit_bundle(
     familiarity: Familiarity | None = None,
 ) -> History:
     """Train on studies at hand, measure what is usual, and write weights and baselines into ``bundle_dir``, which holds the ``model.yaml``."""
+    return _fit(bundle_dir, manifest, Studies(shelved(train_on), shelved(held_out), familiarity=familiarity), report, device)
+
+
+def _fit(bundle_dir: Path, manifest: Manifest, studies: Studies, report: Report, device: str) -> History:
     torch.manual_seed(manifest.recipe.seed)
     network = Network(manifest.architecture)
     checkpoint = bundle_dir / CHECKPOINT
     try:
         history = fit(
             network,
-            _slices(train_on, manifest),
-            _slices(held_out, manifest),
+            studies.train_on.slices(manifest.architecture.inputs),
+            studies.held_out.slices(manifest.architecture.inputs),
             manifest.recipe.schedule,
             device=_usable(device, manifest),
             checkpoint=checkpoint,
@@ -81,15 +121,31 @@ def fit_bundle(
         )
     except Diverged as error:
         raise InputError(f"{bundle_dir}: {error}") from error
-    report("measuring what is usual", 0.0)
-    normals = fit_normals(network, [one.x for one in train_on], held_out, manifest.scoring.fusion, manifest.scoring.bins)
-    baselines = fit_baselines([(one.x, one.foreground) for one in train_on])
-    report("measuring what is usual", 1.0)
-    network.cpu()
-    reference = keep(network, [one.x for one in train_on], manifest.recipe.reference)
-    bundles.save(bundle_dir, network, normals, baselines, reference, familiarity)
+    _measure(bundle_dir, manifest, network, studies, report)
     checkpoint.unlink(missing_ok=True)
     return history
+
+
+def _measure(bundle_dir: Path, manifest: Manifest, network: Network, studies: Studies, report: Report) -> None:
+    """Measure what is usual to the network, and write the bundle."""
+    report("measuring what is usual", 0.0)
+    pictures = studies.train_on.pictures
+    normals = fit_normals(network, pictures, studies.held_out.studies, manifest.scoring.fusion, manifest.scoring.bins)
+    baselines = fit_baselines(studies.train_on.pairs)
+    report("measuring what is usual", 1.0)
+    network.cpu()
+    bundles.save(bundle_dir, network, normals, baselines, keep(network, pictures, manifest.recipe.reference), studies.familiarity)
+
+
+def _known(studies: Studies, manifest: Manifest, report: Report) -> Studies:
+    """Fit the learnt part of the gate, where ``model.yaml`` asks for it and the studies are enough."""
+    part = manifest.scope.familiarity
+    if part is None:
+        return studies
+    portraits = [*studies.train_on.portraits, *studies.held_out.portraits]
+    if manifest.recipe.phantoms is not None and all(one.synthetic for one in portraits):
+        portraits += material.of_other_protocols(manifest.recipe.phantoms, manifest, _OTHER_PROTOCOLS, report)
+    return replace(studies, familiarity=familiar.fit(portraits, part.refused))
 
 
 def _usable(device: str, manifest: Manifest) -> torch.device:
@@ -102,51 +158,45 @@ def _usable(device: str, manifest: Manifest) -> torch.device:
     return found
 
 
-def _familiarity(manifest: Manifest, studies: Sequence[Example], report: Report) -> Familiarity | None:
-    """Fit the learnt part of the gate, where ``model.yaml`` asks for it and the studies are enough."""
-    part = manifest.scope.familiarity
-    if part is None:
-        return None
-    portraits = [one.portrait for one in studies if one.portrait is not None]
-    if manifest.recipe.phantoms is not None and all(one.synthetic for one in portraits):
-        portraits += material.of_other_protocols(manifest.recipe.phantoms, manifest, _OTHER_PROTOCOLS, report)
-    return familiar.fit(portraits, part.refused)
-
-
 def _told(step: Step) -> str:
     return f"training: epoch {step.epoch + 1}, loss {step.loss:.4f}, held out {step.held_out:.4f}"
 
 
-def _studies(bundle_dir: Path, manifest: Manifest, data: Sequence[Path], labels: Path | None, report: Report) -> tuple[list[Example], list[Example], list[str]]:
-    """Studies to train on, studies held out, and what was refused."""
+# --- the studies -----------------------------------------------------------------------------------------------------------
+
+
+def studies_of(bundle_dir: Path, manifest: Manifest, data: Sequence[Path], labels: Path | None, report: Report) -> Studies:
+    """Read the studies that a recipe is carried out on: those in ``data``, else the recipe's own; raises `InputError` where they are too few."""
     recipe = manifest.recipe
     folders = list(data) or [bundle_dir / folder for folder in recipe.data]
-    train_on: list[Example] = []
-    held_out: list[Example] = []
+    shelf, aside = Shelf(), set[int]()
     refused: list[str] = []
+    if labels is not None and not folders:
+        raise InputError(f"the labels {labels} need --data: give the folders that hold the files listed")
     if folders:
-        pairs, refused = material.usable(material.series_in(folders, manifest.modality, labels), manifest, report)
-        aside = material.held_out_patients([series.patient for series, _ in pairs], recipe.seed, recipe.held_out_share)
-        for series, example in pairs:
-            (held_out if series.patient in aside else train_on).append(example)
+        series = material.series_in(folders, manifest.modality, labels)
+        patients = []
+        for one, example in material.usable(series, manifest, report, refused):
+            shelf.add(one.series_uid, example)
+            patients.append(one.patient)
+        kept_aside = material.held_out_patients(patients, recipe.seed, recipe.held_out_share)
+        aside = {index for index, patient in enumerate(patients) if patient in kept_aside}
     if not data and recipe.phantoms is not None:
-        train_on += material.phantoms(recipe.phantoms, manifest, "train", recipe.phantoms.train, report)
-        held_out += material.phantoms(recipe.phantoms, manifest, "held out", recipe.phantoms.held_out, report)
+        for use, count in (("train", recipe.phantoms.train), ("held out", recipe.phantoms.held_out)):
+            for number, example in enumerate(material.phantoms(recipe.phantoms, manifest, use, count, report)):
+                if use == "held out":
+                    aside.add(len(shelf))
+                shelf.add(f"phantom of seed {material.SEEDS[use] + number}", example)
+    train_on, held_out = shelf.take(index for index in range(len(shelf)) if index not in aside), shelf.take(sorted(aside))
     _enough(train_on, held_out, folders, refused)
-    return train_on, held_out, refused
+    return Studies(train_on, held_out, tuple(refused))
 
 
-def _enough(train_on: list[Example], held_out: list[Example], folders: Sequence[Path], refused: Sequence[str]) -> None:
+def _enough(train_on: Shelf, held_out: Shelf, folders: Sequence[Path], refused: Sequence[str]) -> None:
     where = ", ".join(str(folder) for folder in folders) or "the recipe"
     usable = len(train_on) + len(held_out)
-    if usable < LEAST_STUDIES or not train_on or len(held_out) < LEAST_HELD_OUT:
+    if usable < LEAST_STUDIES or not len(train_on) or len(held_out) < LEAST_HELD_OUT:
         first = f" (the first refused: {refused[0]})" if refused else ""
         raise InputError(
             f"{where} gives {usable} usable studies, training needs at least {LEAST_STUDIES}, of three patients or more: add studies labelled normal{first}"
         )
-
-
-def _slices(examples: Sequence[Example], manifest: Manifest) -> Slices:
-    """Stack studies for the training loop; half precision keeps a site's hundreds of studies in memory."""
-    inputs = manifest.architecture.inputs
-    return Slices(torch.cat([with_neighbours(one.x, inputs).half() for one in examples]), torch.cat([one.foreground for one in examples]))

@@ -232,9 +232,8 @@ def _studies(manifest: Manifest, bundle_dir: Path, data: Sequence[Path], labels:
         for one in material.each_labelled(folders, manifest, labels, report, refused):
             yield Study(one.name, one.patient, one.label != material.NORMAL, material.example(one.prepared))
     elif folders:
-        pairs, left = material.usable(material.series_in(folders, manifest.modality), manifest, report)
-        refused += left
-        yield from (Study(series.series_uid, series.patient, False, example) for series, example in pairs)
+        for series, example in material.usable(material.series_in(folders, manifest.modality), manifest, report, refused):
+            yield Study(series.series_uid, series.patient, False, example)
     elif recipe.phantoms is not None:
         yield from _phantoms(recipe.phantoms, manifest, report)
     else:

@@ -6,13 +6,14 @@
     seeds ───────────────► phantom ───────────────────────────────────► prepared ────────────────► Example, Planted
 """
 
-from pacs_node.workbench.material.folders import SeriesFiles, series_in
+from pacs_node.workbench.material.folders import DICOM, SeriesFiles, series_in
 from pacs_node.workbench.material.labels import NORMAL
 from pacs_node.workbench.material.made import SEEDS, Planted, of_other_protocols, phantom, phantoms, spec
 from pacs_node.workbench.material.splits import folds, held_out_patients
 from pacs_node.workbench.material.studies import Labelled, Report, each_labelled, example, labelled, prepared_series, usable, volume_of
 
 __all__ = [
+    "DICOM",
     "NORMAL",
     "SEEDS",
     "Labelled",

@@ -57,16 +57,14 @@ def example(prepared: Prepared) -> Example:
     return Example(prepared.x, torch.from_numpy(prepared.foreground), prepared.stratum, portrait)
 
 
-def usable(series: Sequence[SeriesFiles], manifest: Manifest, report: Report) -> tuple[list[tuple[SeriesFiles, Example]], list[str]]:
-    """Prepare every series; returns those in scope, and for each other its UID and the reason."""
-    kept, refused = [], []
+def usable(series: Sequence[SeriesFiles], manifest: Manifest, report: Report, refused: list[str]) -> Iterator[tuple[SeriesFiles, Example]]:
+    """Prepare one series after the other and give those in scope; each other is added to ``refused``, by its UID and the reason."""
     for done, one in enumerate(series, start=1):
         try:
-            kept.append((one, example(prepared_series(one, manifest))))
+            yield one, example(prepared_series(one, manifest))
         except NotAnalysable as reason:
             refused.append(f"{one.series_uid}: {reason}")
         report("reading studies", done / len(series))
-    return kept, refused
 
 
 def labelled(folders: Sequence[Path], manifest: Manifest, labels: Path, report: Report, refused: list[str] | None = None) -> list[Labelled]:
