@@ -151,6 +151,63 @@ def analysis(
         Console().print(f"bfloat16 moves {moved} over {agreed.studies} phantoms, and is {'' if agreed.faster else 'not '}faster: {verdict}", highlight=False)
 
 
+@bench.command()
+def calibration(
+    cache: Annotated[Path, typer.Option("--cache", help="File that keeps the scores of the phantoms; an interrupted run goes on with it.")],
+    bundle: Annotated[Path, typer.Option("--bundle", help="Folder of a bundle.")] = Path("models/us-breast"),
+    studies: Annotated[int, typer.Option("--studies", min=100, help="Phantoms; a third of them calibrates at most: 0.01 needs 900.")] = 2400,
+    json_file: JsonFile = None,
+) -> None:
+    """Recalibrate 200 times for every rate and size, with scores that the pipeline gives to phantoms, and count how often the promise is kept.
+
+    Exit code 1 where it was kept in fewer than 183 of 200.
+
+    Example: pacs-node bench calibration --bundle models/us-breast --cache scores.jsonl
+    """
+    from pacs_node.workbench.bench_calibration import bench_calibration, show
+
+    with Console(stderr=True).status("scoring phantoms") as status:
+        found = bench_calibration(bundle, studies, cache, lambda what, fraction: status.update(f"{what}: {100 * fraction:.0f} %"))
+    _write(json_file, found)
+    columns = ["promised", "calibration studies", "kept", "median rate", "largest rate", "on the rest (due)"]
+    print_table(f"{found['bundle']}: {found['pool']} phantoms", columns, show(found["rows"]), "too few phantoms")
+    raise typer.Exit(0 if found["kept"] else 1)
+
+
+@bench.command()
+def contamination(
+    bundle: Annotated[Path, typer.Option("--bundle", help="Folder of a bundle; its weights are not touched.")] = Path("models/us-breast"),
+    share: Annotated[float, typer.Option("--share", min=0.01, max=0.9, help="Of the training phantoms, that get a planted lesion.")] = 0.2,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each of the two trainings.")] = 4,
+    train: Annotated[int, typer.Option("--train", min=8, help="Phantoms to train on.")] = 40,
+    normal: Annotated[int, typer.Option("--normal", min=120, help="Phantoms without a lesion to judge; half of them calibrate.")] = 200,
+    lesions: Annotated[int, typer.Option("--lesions", min=16, help="Phantoms with a lesion to judge.")] = 96,
+    json_file: JsonFile = None,
+    work: Work = None,
+) -> None:
+    """Train twice, once with lesions among the training phantoms, and compare promise and sensitivity.
+
+    Exit code 1 where a promise breaks or more than 10 points of sensitivity are lost.
+
+    Example: pacs-node bench contamination --bundle models/us-breast --share 0.2
+    """
+    from pacs_node.workbench.bench import work_folder
+    from pacs_node.workbench.bench_contamination import Trial, bench_contamination
+
+    trial = Trial(share=share, epochs=epochs, train=train, held_out=max(4, train // 4), normal=normal, lesions=lesions)
+    with Console(stderr=True).status("making phantoms") as status, work_folder(work) as folder:
+        found = bench_contamination(bundle, trial, folder, lambda what, fraction: status.update(f"{what}: {100 * fraction:.0f} %"))
+    _write(json_file, found)
+    rows = [
+        [name, f"{one['kept']} of {one['draws']}", f"{100 * one['median_rate']:.1f} %", f"{100 * one['sensitivity']:.1f} %"]
+        for name, one in ((name, found[name]) for name in ("clean", "contaminated"))
+    ]
+    print_table(f"{found['bundle']}, 5 % promised", ["trained on", "promise kept", "median rate", "sensitivity"], rows, "nothing was measured")
+    low, high = found["lost_points_ci95"]
+    typer.echo(f"sensitivity lost: {found['lost_points']:.1f} points (95 % interval {low:.1f} to {high:.1f})")
+    raise typer.Exit(0 if found["kept"] else 1)
+
+
 def _analysis_row(one: dict[str, Any], stages: Sequence[str]) -> list[object]:
     rate = f"{one['slices_per_s']:.0f} ({one['range'][0]:.0f} to {one['range'][1]:.0f})"
     return [one["way"], rate, f"{one['processor_ms_per_slice']:.2f}", *(f"{100 * one['share'][stage]:.0f}" for stage in stages), f"{one['peak_mb']:.0f}"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from pacs_node.autoencoder import calibration
 
@@ -33,6 +34,15 @@ def test_the_number_of_studies_needed_is_where_a_threshold_first_exists(alpha: f
     assert calibration.studies_needed(alpha) == needed
     assert calibration.threshold_rank(needed, alpha) is not None
     assert calibration.threshold_rank(needed - 1, alpha) is None
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
+def test_for_every_number_of_studies_the_rank_is_the_least_that_holds_the_promise(alpha: float) -> None:
+    for n in range(calibration.studies_needed(alpha), 1200):
+        rank = calibration.threshold_rank(n, alpha)
+        assert rank is not None
+        assert beta.cdf(alpha, n - rank + 1, rank) >= 0.95 - 1e-9
+        assert beta.cdf(alpha, n - rank + 2, rank - 1) < 0.95
 
 
 @pytest.mark.parametrize("n", [59, 100, 200, 500])
