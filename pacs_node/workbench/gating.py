@@ -22,14 +22,16 @@ import numpy as np
 
 from pacs_node.analysis import familiar, gate
 from pacs_node.analysis.manifest import WEIGHTS, Manifest, PhantomPart
-from pacs_node.analysis.pipeline import prepare
+from pacs_node.analysis.pipeline import prepare, read_series
 from pacs_node.autoencoder.familiarity import Familiarity, distance
+from pacs_node.dicom.header import text_of
 from pacs_node.errors import InputError, NotAnalysable, OutOfScope
 from pacs_node.phantoms import LESIONS, MODALITIES, PhantomSpec, make_volume
 from pacs_node.phantoms.qa import qa_volume
 from pacs_node.records import Volume
 from pacs_node.workbench import material, metrics
 from pacs_node.workbench.material import Report
+from pacs_node.workbench.studies import studies_below
 
 REFUSED = 1e6  # stands for a distance where a rule refuses
 USUAL, LESION, FOREIGN, ARTEFACT, QA = "usual", "with a lesion", "another modality or region", "artefact", "physical phantom"
@@ -157,15 +159,26 @@ def _row(kind: str, name: str, found: Sequence[Reading], base: Sequence[Reading]
 
 
 def real(folders: Sequence[Path], manifest: Manifest, fitted: Familiarity | None) -> list[dict[str, Any]]:
-    """Return for each series of the bundle's modality below ``folders`` whether the gate lets it in, and why not."""
+    """Return for each DICOM series of the bundle's modality below ``folders`` whether the gate lets it in, and why not."""
     rows = []
-    for one in material.series_in(folders, manifest.modality):
-        try:
-            reading = read(material.volume_of(one, manifest), manifest, fitted)
-        except NotAnalysable as refusal:
-            reading = Reading(REFUSED, refusal.reason)
-        rows.append({"series": str(one.files[0].parent), "files": len(one.files), "in": not reading.reason, "reason": reading.reason})
+    for folder in folders:
+        for files in _series(folder, manifest.modality):
+            try:
+                reading = read(read_series(files, manifest), manifest, fitted)
+            except NotAnalysable as refusal:
+                reading = Reading(REFUSED, refusal.reason)
+            rows.append({"series": str(files[0].parent), "files": len(files), "in": not reading.reason, "reason": reading.reason})
     return rows
+
+
+def _series(folder: Path, modality: str) -> list[list[Path]]:
+    """The files of every series of a modality, all of a study's: the gate is asked about each."""
+    found: dict[str, list[Path]] = {}
+    for study in studies_below(folder):
+        for path, header in zip(study.files, study.headers, strict=True):
+            if text_of(header, "Modality") == modality:
+                found.setdefault(str(header.SeriesInstanceUID), []).append(path)
+    return list(found.values())
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -113,6 +113,12 @@ def test_the_command_prints_the_table_and_says_of_real_series_whether_they_are_i
     assert "ct-ge-head-tilt" not in text + (folder / "card" / "gate.json").read_text()  # folders may bear names of patients
 
 
+def test_every_series_of_a_study_is_asked_about_and_refused_in_words(dataset_folder: Callable[[str], Path]) -> None:
+    rows = gating.real([dataset_folder("acrin-nsclc-fdg-pet-042")], read_manifest(shipped("models") / "pt-body"), None)
+    assert {row["in"] for row in rows} == {True, False}  # with and without attenuation correction
+    assert next(row["reason"] for row in rows if not row["in"]).startswith("the PET series has no SUV")
+
+
 def test_the_card_does_not_show_a_gate_of_other_weights(folder: Path) -> None:
     bundle = load(folder)
     card.write_gate(bundle, {"bundle": "tiny", "weights_sha256": "other", "studies": 0, "groups": []})
