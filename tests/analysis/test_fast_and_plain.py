@@ -57,7 +57,8 @@ def plainly(files: list[Path], bundle: Bundle) -> tuple[scoring.Scores, np.ndarr
     x = torch.from_numpy(np.where(foreground, how.intensity.to_model(view), np.float32(0)))
     with torch.inference_mode():
         output = bundle.network(scoring.with_neighbours(x, bundle.network.architecture.inputs))
-    seen = scoring.Seen(output.mean[:, 0], output.log_variance[:, 0], output.embedding)
+    change = None if output.change is None else output.change[:, 0]
+    seen = scoring.Seen(output.mean[:, 0], output.log_variance[:, 0], output.embedding, change)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "_PIECE", len(x))
         patch.setattr(threads, "count", lambda: 1)
