@@ -7,6 +7,7 @@ A slice is never mixed with its neighbours, so a tilted or irregular stack stays
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class Resampled:
     places: tuple[Place, ...] = ()
 
 
+@lru_cache(maxsize=64)  # thousands of pictures of one size are sampled alike
 def weights(size: int, first: float, step: float, count: int) -> sparse.csr_array:
     """Return the sparse (``count``, ``size``) matrix that samples ``size`` pixels at ``first + k·step`` (in pixels of the source, first centre 0).
 

@@ -49,8 +49,13 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator
     Whatever ends the iteration (close the iterator), also ends the threads: what has not begun is given up, what has is awaited.
     """
     rest, threads = iter(items), count()
+    first = list(islice(rest, 2 * threads))
+    if len(first) < 2:  # thousands of pictures are a series of one slice each
+        with alone():
+            yield from map(work, first)
+        return
     with alone(), ThreadPoolExecutor(threads, "analysis") as pool:
-        waiting: deque[Future[Result]] = deque(pool.submit(work, one) for one in islice(rest, 2 * threads))
+        waiting: deque[Future[Result]] = deque(pool.submit(work, one) for one in first)
         try:
             while waiting:
                 yield waiting.popleft().result()
