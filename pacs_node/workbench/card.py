@@ -20,13 +20,10 @@ from pacs_node.analysis.calibration_file import described
 from pacs_node.analysis.manifest import CARD, WEIGHTS, Manifest, Scope
 from pacs_node.analysis.statement import lifetime
 from pacs_node.autoencoder import scoring
-from pacs_node.errors import InputError
 from pacs_node.workbench import evaluation, gating, material
-from pacs_node.workbench import evaluation_words as words
+from pacs_node.workbench.card_tables import GATE, PICTURES, gate_of, read_tables, recipes_in, slug, tables_of
 from pacs_node.workbench.evaluation_sets import FAMILIES, PHANTOMS, Case
 
-PICTURES = "card"
-GATE = "gate.json"
 _ZOOM = 2
 _SHOWN = Case(0, None, contrast=3.0, size=0.05)
 
@@ -56,24 +53,6 @@ def write_gate(bundle: Bundle, found: Table) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / GATE).write_text(json.dumps(gating.for_the_card(found), indent=1) + "\n", encoding="utf-8")
     return write_card(bundle)
-
-
-def slug(name: str) -> str:
-    """Return a file name for a set: letters, digits and hyphens."""
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
-
-
-def read_tables(folder: Path) -> list[Table]:
-    """Return the tables of evaluations in a folder, phantoms first, then by the names of their files; raises `InputError` where one is damaged."""
-    tables: list[Table] = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is no table of an evaluation ({error}): make it again with `pacs-node evaluate --json`, or remove it") from error
-        if isinstance(found, dict) and "score" in found:
-            tables += [found, *found.get("others", [])]
-    return sorted(tables, key=lambda table: table["set"] != PHANTOMS)
 
 
 def _draw_families(bundle: Bundle, folder: Path) -> None:
@@ -114,9 +93,9 @@ def _lines(bundle: Bundle, tables: Sequence[Table]) -> list[str]:
         "",
         *_scope(bundle),
         "",
-        *_tables(bundle, tables),
-        *_gate(bundle),
-        *_recipes(bundle.folder / PICTURES),
+        *tables_of(bundle, tables),
+        *gate_of(bundle),
+        *recipes_in(bundle.folder / PICTURES),
         *_calibration(bundle, tables),
         "",
         *_pictures(bundle),
@@ -159,56 +138,6 @@ def _seen(manifest: Manifest) -> str:
 
 def _slices(scope: Scope) -> str:
     return f"; at least {scope.min_slices} slices, no more than {scope.max_slice_spacing_mm:g} mm apart" if scope.min_slices > 1 else ""
-
-
-def _tables(bundle: Bundle, tables: Sequence[Table]) -> list[str]:
-    lines: list[str] = []
-    for table in tables:
-        lines += [f"## {_title(table)}", "", *_made_with(bundle, table), *_paragraphs(words.sentences(table))]
-        for listing in words.listings(table):
-            lines += [*listing.markdown(), ""]
-    return lines
-
-
-def _gate(bundle: Bundle) -> list[str]:
-    """The table of the gate, where one was made with these weights."""
-    path = bundle.folder / PICTURES / GATE
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if found.get("weights_sha256") != bundle.manifest.files.get(WEIGHTS, ""):
-        return []
-    real = f"Of {found['real_series']} real series {found['real_in']} are in scope." if "real_series" in found else ""
-    note = "A local artefact changes no more of a series than a lesion does: the gate, which must let lesions in, does not tell the two apart."
-    return ["## The gate", "", "Made by `pacs-node evaluate --gate`.", *gating.lines(found), "", note, real, ""]
-
-
-def _recipes(folder: Path) -> list[str]:
-    """The tables of `pacs-node tune --json` in a folder: what each ingredient is worth."""
-    lines: list[str] = []
-    for path in sorted(folder.glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and "cells" in found:
-            told = "Every recipe was trained anew for this table, on a short schedule; none of them is what is shipped."
-            lines += [f"## Recipes compared ({path.stem})", "", told, "", str(found["markdown"]), ""]
-    return lines
-
-
-def _title(table: Table) -> str:
-    planted = " (planted lesions)" if "strata" in table else ""
-    return f"{table['set'][:1].upper()}{table['set'][1:]}{planted}"
-
-
-def _made_with(bundle: Bundle, table: Table) -> list[str]:
-    lines = [f"Made by `{table['command']}`.", ""] if table.get("command") else []
-    if table["weights_sha256"] == bundle.manifest.files.get(WEIGHTS):
-        return lines
-    if table["bundle"] == bundle.name:
-        return [*lines, f"**Made with former weights (`{table['weights_sha256'][:12]}`): evaluate again.**", ""]
-    told = f"Not of these weights: of the recipe *{table['bundle']}*, trained on studies whose licence lets no weights be shipped."
-    return [*lines, told, ""]
-
-
-def _paragraphs(sentences: Sequence[str]) -> list[str]:
-    return [line for sentence in sentences for line in (sentence, "")]
 
 
 def _calibration(bundle: Bundle, tables: Sequence[Table]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,18 @@ from pacs_node.cli import models
 from pacs_node.errors import InputError
 from pacs_node.phantoms import PhantomSpec, make_study
 from pacs_node.records import Population
-from pacs_node.workbench import calibrating, card, evaluation, evaluation_readings, evaluation_tables, evaluation_words, map_metrics, training
+from pacs_node.workbench import (
+    calibrating,
+    card,
+    card_tables,
+    evaluation,
+    evaluation_drawings,
+    evaluation_readings,
+    evaluation_tables,
+    evaluation_words,
+    map_metrics,
+    training,
+)
 from pacs_node.workbench.evaluation_readings import KEPT, MapReading, Reading
 from pacs_node.workbench.evaluation_request import Request, run, sets_of
 from pacs_node.workbench.evaluation_sets import STRATA, PhantomSet, Stratum, Subject
@@ -255,6 +267,48 @@ def test_labelled_pictures_with_masks_give_every_table(tiny: Path, pictures: Pat
     assert {"auroc", "ci95", "ap"} <= set(table["score"]["study"])
 
 
+def test_pictures_are_drawn_of_what_the_set_has_numbers_for(tiny: Path, pictures: Path, normal_studies: Path, tmp_path: Path) -> None:
+    bundle = bundles.load(tiny)
+    request = Request(data=(pictures,), labels=(pictures / "labels.csv",))
+    (done,) = run(bundle, request, processes=1, report=lambda what, fraction: None)
+    drawn = evaluation_drawings.draw(bundle, done, tmp_path / "drawn", "set")
+    assert [path.name for path in drawn] == [f"set-{kind}.png" for kind in ("roc", "calibration", "scores", "maps", "latents")]
+    for path in drawn:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 300
+            assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 8, path
+    (tiny / "calibration.json").unlink()
+    uncalibrated = bundles.load(tiny)
+    (plain,) = run(uncalibrated, Request(data=(normal_studies,)), processes=1, report=lambda what, fraction: None)
+    names = [path.name for path in evaluation_drawings.draw(uncalibrated, plain, tmp_path / "plain", "set", examples=False)]
+    assert names == ["set-scores.png"]
+
+
+def test_pictures_without_matplotlib_are_refused_in_one_sentence(tiny: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bundles.load(tiny)
+    (done,) = run(bundle, Request(data=(pictures,), labels=(pictures / "labels.csv",)), processes=1, report=lambda what, fraction: None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match=r"matplotlib, which is not here: install the extra with pip install 'pacs-node\[train\]'"):
+        evaluation_drawings.draw(bundle, done, tmp_path, "set")
+
+
+def test_the_command_draws_where_it_is_asked_to_and_writes_a_card_from_tables_alone(tiny: Path, pictures: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    models.register(app)
+    (tiny / "card").mkdir()
+    table = tiny / "card" / "squares.json"
+    where = ["--data", str(pictures), "--labels", str(pictures / "labels.csv"), "--name", "squares"]
+    done = CliRunner().invoke(app, ["evaluate", "--bundle", str(tiny), *where, "--json", str(table), "--out", str(tiny / "card")])
+    assert done.exit_code == 0, done.output
+    assert (tiny / "card" / "squares-roc.png").is_file()
+    done = CliRunner().invoke(app, ["evaluate", "--bundle", str(tiny), "--card-only"])
+    assert done.exit_code == 0, done.output
+    text = (tiny / "CARD.md").read_text()
+    assert "## Squares" in text and "| malignant | 3 |" in text
+    assert "(card/squares-roc.png)" in text and "(card/ellipsoid.png)" in text
+    assert "--name" not in text and "labels.csv`." in text
+
+
 def test_the_command_prints_tables_and_writes_json(tiny: Path, normal_studies: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     models.register(app)
@@ -275,9 +329,9 @@ def test_a_card_says_which_tables_are_of_other_weights(tmp_path: Path) -> None:
     recipe = table | {"bundle": "busi", "set": "other set", "command": "pacs-node evaluate --bundle busi"}
     (bundle.folder / "card").mkdir()
     (bundle.folder / "card" / "a.json").write_text(json.dumps(table | {"others": [recipe]}))
-    text = "\n".join(card._tables(bundle, card.read_tables(bundle.folder / "card")))
+    text = "\n".join(card_tables.tables_of(bundle, card_tables.read_tables(bundle.folder / "card")))
     assert "Made with former weights" in text
     assert "of the recipe *busi*" in text and "Made by `pacs-node evaluate --bundle busi`" in text
     (bundle.folder / "card" / "a.json").write_text("{")
-    with pytest.raises(InputError, match="is no table of an evaluation"):
-        card.read_tables(bundle.folder / "card")
+    with pytest.raises(InputError, match="is no table"):
+        card_tables.read_tables(bundle.folder / "card")

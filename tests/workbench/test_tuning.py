@@ -20,7 +20,7 @@ from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
 from pacs_node.cli.tuning import register
 from pacs_node.errors import InputError
-from pacs_node.workbench import card, material, metrics, tuning, tuning_table
+from pacs_node.workbench import card, card_tables, material, metrics, tuning, tuning_table
 from pacs_node.workbench.grid import Cell, Grid
 from pacs_node.workbench.trial import STUDY, Trial, restored
 from pacs_node.workbench.tuning import Ledger, Line, Plan, Study, Tuned, split, tune
@@ -251,7 +251,7 @@ def test_the_card_holds_the_table_beside_the_command_that_made_it(tiny: Path) ->
     folder.mkdir()
     result = result_of(one=[line("a", 0, [0.0, 1.0], [False, True])])
     (folder / "ablation.json").write_text(json.dumps(result))
-    text = "\n".join(card._lines(bundles.load(tiny), card.read_tables(folder)))
+    text = "\n".join(card._lines(bundles.load(tiny), card_tables.read_tables(folder)))
     assert "## Recipes compared (ablation)" in text
     assert "| one (best) | 1.000" in text
     assert "Made by `cmd`." in text
