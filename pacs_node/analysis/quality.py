@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pacs_node.analysis import portrait
+from pacs_node.analysis import measures
 from pacs_node.analysis.look import Look
 from pacs_node.analysis.manifest import QualityPart
 
@@ -24,7 +24,7 @@ _TINY = 1e-3
 
 def noise(seen: Look) -> float:
     """Standard deviation of the grain in the body, of the network's range 0…1; median over the slices (Immerkær 1996)."""
-    return _IMMERKAER * math.exp(_median(portrait.noise(seen)))
+    return _IMMERKAER * math.exp(_median(measures.noise(seen)))
 
 
 def one_material(seen: Look) -> float:
@@ -45,7 +45,7 @@ def cut_off(seen: Look) -> float:
 
     The lower end does not count: a neck always ends at the border of a sagittal or coronal image.
     """
-    sides = torch.stack([portrait.straight(body) for body in (seen.body, seen.body.flip(2), seen.body.transpose(1, 2))])
+    sides = torch.stack([measures.straight(body) for body in (seen.body, seen.body.flip(2), seen.body.transpose(1, 2))])
     return _median(sides.amax(0))
 
 
