@@ -266,6 +266,19 @@ def test_the_splits_of_the_labelled_sets_share_no_patient(dataset_folder: Callab
         assert all(path.is_file() for one in (*learnt, *tested) for path in (one.file, *one.masks))
 
 
+def test_drawn_lesions_of_real_ultrasound_lie_on_what_is_imaged(dataset_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = dataset_folder("labels-us-busi")
+    _, test = splits.us_busi(folder)["us-busi"]
+    splits.write(tmp_path / "test.csv", test)
+    manifest, refused = read_manifest(Path(splits.__file__).parent / "us-busi"), list[str]()
+    found = material.labelled([folder], manifest, tmp_path / "test.csv", silent, refused)
+    assert (len(found), refused) == (76, [])
+    for one in found:
+        assert one.mask is not None
+        assert one.mask.any() == (one.label != "normal")
+        assert not (one.mask & ~one.prepared.foreground).any()
+
+
 @pytest.mark.parametrize("name", ["mr-brain-tumour", "ct-lung", "us-busi"])
 def test_the_recipes_of_the_labelled_sets_are_valid(name: str) -> None:
     manifest = read_manifest(Path(splits.__file__).parent / name)

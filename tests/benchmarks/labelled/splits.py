@@ -30,6 +30,7 @@ FOLDS = 5
 SEED = 0
 NEAR = 24  # of 256 bits of a dHash: closer pictures are nearly the same
 BUSI_TRAIN = 20
+RANGE = 10  # chest CT slices next to each other that count as one patient
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ def mr_brain_tumour(folder: Path) -> dict[str, tuple[list[Picture], list[Picture
 
 
 def ct_lung(folder: Path) -> dict[str, tuple[list[Picture], list[Picture]]]:
-    """Normal slices 1 to 140 to train on, normal 151 to 200 and the malignant to test: neighbours in number come from one patient."""
-    pictures = listed(folder)
+    """Normal slices 1 to 140 to train on, normal 151 to 200 and the malignant to test.
+
+    Neighbours in number come from one patient, whom the set does not name: each ten of them count as one.
+    """
+    pictures = [Picture(one.file, one.label, f"{one.label}-{(int(one.file.stem) - 1) // RANGE}") for one in listed(folder)]
     normal = {int(one.file.stem): one for one in of(pictures, NORMAL)}
     train, test = [normal[number] for number in range(1, 141)], [normal[number] for number in range(151, 201)]
     return {"ct-lung": (train, test + of(pictures, "malignant"))}
