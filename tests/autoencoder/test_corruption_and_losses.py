@@ -40,7 +40,7 @@ def test_each_corruption_leaves_part_of_the_slice_and_touches_all_its_inputs(nam
     change = (CORRUPTIONS[name](x, seeded()) - x).abs()
     assert change.flatten(2).amax(2).amax(0).min() > 0.02  # every one of the neighbouring slices
     if name != "coarse_noise":  # which lies over the whole slice
-        assert float((change < 0.02).float().mean()) > 0.4
+        assert float((change < 0.02)[x > 0].float().mean()) > 0.4  # of the body: air is easily left alone
 
 
 def test_a_bent_region_keeps_black_and_white_and_the_order_of_greys() -> None:

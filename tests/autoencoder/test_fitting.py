@@ -122,6 +122,18 @@ def test_every_classical_autoencoder_learns_the_discs(kind: str) -> None:
     assert torch.isfinite(weights(trained)).all()
 
 
+@pytest.mark.slow
+def test_free_bits_keep_a_latent_that_would_collapse_to_its_prior() -> None:
+    nats = {}
+    for free_bits in (0.0, 0.1):
+        trained, schedule = classical("variational", epochs=6, rate=5e-3, objective=Objective(elbo=Elbo(beta=30.0, free_bits=free_bits)))
+        fit(trained, three(discs(24, 1)), three(discs(8, 2)), schedule)
+        with torch.no_grad():
+            nats[free_bits] = float(trained(three(discs(8, 2)).pixels).prices[-1])
+    assert nats[0.0] < 0.01
+    assert nats[0.1] > 0.04
+
+
 @pytest.mark.parametrize("kind", ["denoising", "contractive", "variational", "adversarial hinge", "quick"])
 def test_an_interrupted_run_resumes_and_ends_with_the_weights_of_one_that_was_not(kind: str, tmp_path: Path) -> None:
     runs = [classical(kind, epochs=3) for _ in range(3)]
