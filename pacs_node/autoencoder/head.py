@@ -14,7 +14,7 @@ frequent. It is another number beside the calibrated score, and takes its place 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,18 +98,26 @@ def cross_validated(labels: Labels, seed: int = 0) -> Floats:
 
 
 def _fit(labels: Labels, strength: float) -> Head:
-    from sklearn.linear_model import LogisticRegression
+    return _weighed(_basis(labels), labels, strength)
 
+
+def _basis(labels: Labels) -> Head:
+    """A head that standardises and projects, whose weights are still zero."""
     centre = labels.embedding.mean(0)
     _, sizes, axes = np.linalg.svd(labels.embedding - centre, full_matrices=False)
     count = int(min(MOST_AXES, max(1, len(labels.unusual) // _STUDIES_AN_AXIS), (sizes > 1e-9).sum()))
     spread = sizes[:count] / np.sqrt(len(labels.unusual))
     part_spread = np.maximum(labels.parts.std(0), 1e-6)
     weightless = np.zeros(len(labels.names) + count)
-    head = Head(np.array(labels.names, dtype=np.str_), labels.parts.mean(0), part_spread, centre, axes[:count], spread, weightless, np.zeros(1))
+    return Head(np.array(labels.names, dtype=np.str_), labels.parts.mean(0), part_spread, centre, axes[:count], spread, weightless, np.zeros(1))
+
+
+def _weighed(basis: Head, labels: Labels, strength: float) -> Head:
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
-    model.fit(head.features(labels.parts, labels.embedding), labels.unusual)
-    return Head(head.names, head.part_mean, head.part_spread, centre, head.axes, head.axis_spread, model.coef_[0], model.intercept_)
+    model.fit(basis.features(labels.parts, labels.embedding), labels.unusual)
+    return replace(basis, weights=model.coef_[0], bias=model.intercept_)
 
 
 def _strength(labels: Labels, seed: int) -> float:
@@ -117,7 +125,8 @@ def _strength(labels: Labels, seed: int) -> float:
     losses = np.zeros(len(_STRENGTHS))
     for others, own in _splits(labels, seed) if _folds(labels) > 1 else ():
         rest, left = labels.of(others), labels.of(own)
-        losses += [_loss(_fit(rest, strength).probabilities(left), left.unusual) for strength in _STRENGTHS]
+        basis = _basis(rest)
+        losses += [_loss(_weighed(basis, rest, strength).probabilities(left), left.unusual) for strength in _STRENGTHS]
     return _STRENGTHS[int(losses.argmin())] if losses.any() else _STRENGTHS[len(_STRENGTHS) // 2]
 
 
