@@ -232,6 +232,7 @@ def _held_out_loss(run: _Run, held_out: Slices) -> float:
 @torch.no_grad()
 def _settle(run: _Run, train: Slices) -> None:
     """Measure the normalisation's statistics anew on clean training slices: those of training are of spoilt ones (Wu & Johnson 2021)."""
+    torch.manual_seed(run.schedule.seed)  # the gates' noise: the same after an interruption
     layers = [layer for layer in run.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     for layer in layers:
         layer.reset_running_stats()

@@ -149,6 +149,24 @@ def test_an_interrupted_run_resumes_and_ends_with_the_weights_of_one_that_was_no
     assert torch.equal(weights(whole), weights(resumed))
 
 
+def test_a_run_that_was_interrupted_after_its_last_epoch_ends_with_the_same_weights(tmp_path: Path) -> None:
+    results = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        trained, epochs = Network(Architecture(32, 1, (8, 16), ("bounded", "gauss"), norm="batch")), []
+        fit(
+            trained,
+            discs(16, 1),
+            discs(8, 2),
+            Schedule(epochs=1, batch=8),
+            checkpoint=tmp_path / "part",
+            progress=lambda step, all=epochs: all.append(step.epoch),
+        )
+        results.append((weights(trained), epochs))
+    assert [len(epochs) for _, epochs in results] == [2, 0]
+    assert torch.equal(results[0][0], results[1][0])
+
+
 def test_the_checkpoint_of_an_adversarial_run_holds_both_sides_and_their_optimisers(tmp_path: Path) -> None:
     trained, schedule = classical("adversarial hinge", epochs=2)
     fit(trained, three(discs(24, 1)), three(discs(8, 2)), schedule, checkpoint=tmp_path / "part")
