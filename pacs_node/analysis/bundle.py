@@ -35,11 +35,12 @@ from pacs_node.autoencoder.familiarity import Familiarity
 from pacs_node.autoencoder.network import Network
 from pacs_node.autoencoder.reference import Reference
 from pacs_node.autoencoder.scoring import Normals
+from pacs_node.autoencoder.whole import Whole
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import BundleError
 from pacs_node.records import Algorithm
 
-_NETWORK, _NORMALS, _REFERENCE, _GATE = "network.", "normals.", "reference.", "gate."
+_NETWORK, _NORMALS, _WHOLE, _REFERENCE, _GATE = "network.", "normals.", "whole.", "reference.", "gate."
 _FORMAT = "format"  # of the portrait that the gate was fitted on
 
 
@@ -104,7 +105,7 @@ def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Nor
     try:
         tensors = load_file(path)
         network = _network(manifest, tensors)
-        normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS})
+        normals = _normals(tensors, manifest)
         kept = {name.removeprefix(_REFERENCE): value for name, value in tensors.items() if name.startswith(_REFERENCE)}
         reference = Reference(**kept) if kept else None
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -112,6 +113,15 @@ def _weights(folder: Path, manifest: Manifest, path: Path) -> tuple[Network, Nor
             folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again, or install it again"
         ) from error
     return network, normals, reference, _familiarity(folder, manifest, tensors)
+
+
+def _normals(tensors: Mapping[str, Tensor], manifest: Manifest) -> Normals:
+    """Return what is healthy; raises `ValueError` where ``model.yaml`` weighs only parts that the bundle has not learnt."""
+    whole = {name.removeprefix(_WHOLE): value for name, value in tensors.items() if name.startswith(_WHOLE)}
+    normals = Normals(**{name: tensors[_NORMALS + name] for name in Normals.FIELDS}, whole=Whole(**whole) if whole else None)
+    if not sum(manifest.scoring.study[: len(normals.study_parts)]):
+        raise ValueError("the study parts that count were not learnt")
+    return normals
 
 
 def _familiarity(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Familiarity | None:
@@ -162,6 +172,8 @@ def save(
     """
     tensors: dict[str, Tensor] = {_NETWORK + name: value.contiguous() for name, value in network.state_dict().items()}
     tensors |= {_NORMALS + name: getattr(normals, name).contiguous() for name in Normals.FIELDS}
+    if normals.whole is not None:
+        tensors |= {_WHOLE + name: value for name, value in normals.whole.tensors().items()}
     if reference is not None:
         tensors |= {_REFERENCE + name: getattr(reference, name).contiguous() for name in Reference.FIELDS}
     if familiarity is not None:

@@ -116,6 +116,7 @@ class Scoring(Part):
     bins: int = Field(8, ge=1)
     pixel: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 0.0)
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
+    rule: Literal["weighted", "tail", "largest"] = Field("weighted", alias="fusion")  # see `autoencoder.fusing`
     top: float = 0.01
     centred: bool = False
     strata: tuple[Literal["weighting", "plane"], ...] = ()  # see `analysis.strata`
@@ -123,8 +124,8 @@ class Scoring(Part):
 
     @property
     def fusion(self) -> Fusion:
-        """The weights of the parts."""
-        return Fusion(self.pixel, self.study, self.top, self.centred)
+        """The weights of the parts, and the rule that makes them one number."""
+        return Fusion(self.pixel, self.study, self.top, self.centred, self.rule)
 
 
 class Manifest(Part):

@@ -74,7 +74,7 @@ def contributions(score: Callable[[Tensor], float], parts: Mapping[str, float], 
 
 def study_contributions(scores: Scores, normals: Normals, fusion: Fusion) -> dict[str, float]:
     """Return what each study part adds to the study's score, compared with its mean over healthy studies."""
-    return contributions(lambda parts: study_score(parts, normals, fusion.study), scores.parts, normals.study_mean)
+    return contributions(lambda parts: study_score(parts, normals, fusion), scores.parts, normals.study_mean)
 
 
 @dataclass(frozen=True, slots=True)

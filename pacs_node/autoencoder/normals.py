@@ -6,13 +6,14 @@ All of it comes from normal studies that the network was not trained on, so that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pacs_node.autoencoder import whole
 from pacs_node.autoencoder.familiarity import Portrait
 from pacs_node.autoencoder.network import Network
 from pacs_node.autoencoder.scoring import CELLS, PARTS, STUDY_PARTS, Fusion, Normals, Seen, Stratum, evidence, judge, look, low_band, principal_axes
@@ -104,3 +105,15 @@ def _with_study_parts(normals: Normals, held_out: Sequence[Example], seen: Seque
     ]
     table = torch.tensor(rows)
     return replace(normals, study_mean=table.mean(0), study_spread=table.std(0).clamp(min=1e-3))
+
+
+def with_whole(normals: Normals, studies: Iterable[Example]) -> Normals:
+    """Add what normal studies look like as a whole, learnt from all of them: a study is judged by those of other folds; see `whole.fit_whole`."""
+    rows = normals.mean.shape[1]
+    learnt = whole.fit_whole(((one.x.float(), one.stratum.bins(len(one.x), rows)) for one in studies), rows)
+    return replace(
+        normals,
+        whole=learnt.whole,
+        study_mean=torch.cat([normals.study_mean[: len(STUDY_PARTS)], learnt.study_mean]),
+        study_spread=torch.cat([normals.study_spread[: len(STUDY_PARTS)], learnt.study_spread]),
+    )

@@ -5,9 +5,10 @@
     slices x ─► network ─► mean, log-variance (, change), embedding
       │                        │
       └────────► evidence: offset · energy · structure · low band · error (· change)   (parts, S, P, P)
-                               │   minus the healthy mean, over the healthy spread, at that slice and image position
-                               ▼
-                          z maps ─► fused z map (S, P, P) ─► slice scores ─► study parts ─► study score
+      │                        │   minus the healthy mean, over the healthy spread, at that slice and image position
+      │                        ▼
+      │                   z maps ─► fused z map (S, P, P) ─► slice scores ─► study parts ─► study score
+      └────────► the slice as a whole (`whole`), where it was learnt ─────────────▲
 
 Everything "healthy" is measured on held-out training normals and kept in `Normals`; nothing here says normal or abnormal.
 Input values are in [0, 1], z values and scores are dimensionless. S slices, P pixels an edge.
@@ -24,13 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pacs_node.autoencoder import threads
+from pacs_node.autoencoder import threads, whole
+from pacs_node.autoencoder.fusing import FUSIONS
 from pacs_node.autoencoder.losses import box_mean, structural_similarity
 from pacs_node.autoencoder.network import Network, with_neighbours
 from pacs_node.autoencoder.precision import mixed, repeatable
 
 PARTS = ("offset", "energy", "structure", "low_band", "error", "change")  # the last only of networks with a change output
 STUDY_PARTS = ("peak", "extent", "embedding")
+ALL_STUDY_PARTS = (*STUDY_PARTS, *whole.NAMES)  # the last only of bundles that learnt slices as a whole
 CELLS = 16  # healthy statistics are kept on a grid of this many cells an edge
 LOW = 32  # edge of the low band
 _BLUR = 5
@@ -51,6 +54,7 @@ class Normals:
     ``low_mean`` (LOW²) and ``low_axes`` (k, LOW²): principal components of the low band.
     ``embedding_mean`` (features) and ``embedding_white`` (features, features): whitening of embeddings.
     ``study_mean`` and ``study_spread`` (study parts): of the study parts over held-out studies.
+    ``whole``: what normal slices look like as a whole, with two further study parts; None where it was not learnt.
     """
 
     mean: Tensor
@@ -61,16 +65,22 @@ class Normals:
     embedding_white: Tensor
     study_mean: Tensor
     study_spread: Tensor
+    whole: whole.Whole | None = None
 
     def __post_init__(self) -> None:
         pixel, study = (len(self.mean), len(self.spread)), (len(self.study_mean), len(self.study_spread))
-        if pixel[0] != pixel[1] or pixel[0] not in (len(PARTS) - 1, len(PARTS)) or study != (len(STUDY_PARTS), len(STUDY_PARTS)):
-            raise ValueError(f"statistics of other parts than {', '.join((*PARTS, *STUDY_PARTS))}")
+        if pixel[0] != pixel[1] or pixel[0] not in (len(PARTS) - 1, len(PARTS)) or study != 2 * (len(self.study_parts),):
+            raise ValueError(f"statistics of other parts than {', '.join((*PARTS, *self.study_parts))}")
 
     FIELDS = ("mean", "spread", "low_mean", "low_axes", "embedding_mean", "embedding_white", "study_mean", "study_spread")
 
+    @property
+    def study_parts(self) -> tuple[str, ...]:
+        """Names of the study parts."""
+        return STUDY_PARTS if self.whole is None else ALL_STUDY_PARTS
+
     def to(self, device: str) -> Normals:
-        """Return the same numbers on a device."""
+        """Return the same numbers on a device, but those of `whole`, which judges on the CPU."""
         return replace(self, **{name: getattr(self, name).to(device) for name in self.FIELDS})
 
 
@@ -251,17 +261,18 @@ def study_parts(z: Tensor, foreground: Tensor, slices: Tensor, distance: Tensor)
     return torch.tensor([moving_peak(slices), float(extent), moving_peak(distance)])
 
 
-def study_score(parts: Tensor, normals: Normals, weights: Sequence[float]) -> float:
-    """Return one number: the weighted mean of the parts, each in units of its spread over held-out normal studies."""
-    weight = torch.tensor(weights)
-    standard = (parts - normals.study_mean) / normals.study_spread
-    return float((standard * weight).sum() / weight.sum())
+def study_score(parts: Tensor, normals: Normals, fusion: Fusion) -> float:
+    """Return one number by the rule of ``fusion``, of the parts (n) each in units of its spread over normal studies; a part without a weight counts nothing."""
+    weights = torch.zeros(len(parts))
+    weights[: len(fusion.study)] = torch.tensor(fusion.study[: len(parts)])
+    return float(FUSIONS[fusion.rule]((parts - normals.study_mean) / normals.study_spread, weights))
 
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `STUDY_PARTS`, ``top`` the share that makes a slice's score.
+    """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `ALL_STUDY_PARTS` (those left out at the end weigh nothing).
 
+    ``top`` is the share that makes a slice's score, ``rule`` one of `fusing.FUSIONS`.
     ``centred``: the residual of each slice counts from its median, for images without a unit, whose brightness as a whole says nothing.
     """
 
@@ -269,13 +280,16 @@ class Fusion:
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
     top: float = 0.01
     centred: bool = False
+    rule: str = "weighted"
 
     def __post_init__(self) -> None:
-        for name, weights, parts, optional in (("pixel", self.pixel, PARTS, 1), ("study", self.study, STUDY_PARTS, 0)):
+        for name, weights, parts, optional in (("pixel", self.pixel, PARTS, 1), ("study", self.study, ALL_STUDY_PARTS, len(whole.NAMES))):
             if not len(parts) - optional <= len(weights) <= len(parts) or min(weights) < 0 or not sum(weights):
                 raise ValueError(f"{name} weights {list(weights)} must be {len(parts)} numbers ({', '.join(parts)}), none negative, not all zero")
         if not 0 < self.top <= 1:
             raise ValueError(f"top {self.top} must be a share above 0 and at most 1")
+        if self.rule not in FUSIONS:
+            raise ValueError(f"unknown fusion {self.rule!r}: allowed are {', '.join(FUSIONS)}")
 
 
 def _fused(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion, which: Tensor) -> Tensor:
@@ -299,5 +313,7 @@ def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: F
     made = list(_in_turn(maps, threads.pieces(len(x), _PIECE if device == "cpu" else _PIECE_OF_A_GPU), device))
     z, slices = (torch.cat(parts) for parts in zip(*made, strict=True))
     parts = study_parts(z, foreground, slices, embedding_distance(seen.embedding, normals))
-    named = {name: float(value) for name, value in zip(STUDY_PARTS, parts, strict=True)}
-    return Scores(z, slices, named, study_score(parts, normals, fusion.study))
+    if normals.whole is not None:
+        parts = torch.cat([parts, normals.whole.study(x, which)])
+    named = {name: float(value) for name, value in zip(normals.study_parts, parts, strict=True)}
+    return Scores(z, slices, named, study_score(parts, normals, fusion))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.familiarity import Familiarity
 from pacs_node.autoencoder.fitting import Diverged, History, Step, fit
 from pacs_node.autoencoder.network import Network
-from pacs_node.autoencoder.normals import Example, fit_normals
+from pacs_node.autoencoder.normals import Example, fit_normals, with_whole
 from pacs_node.autoencoder.precision import arithmetic, device_of
 from pacs_node.autoencoder.reference import keep
 from pacs_node.errors import InputError
@@ -131,6 +132,7 @@ def _measure(bundle_dir: Path, manifest: Manifest, network: Network, studies: St
     report("measuring what is usual", 0.0)
     pictures = studies.train_on.pictures
     normals = fit_normals(network, pictures, studies.held_out.studies, manifest.scoring.fusion, manifest.scoring.bins)
+    normals = with_whole(normals, chain(studies.train_on.studies, studies.held_out.studies))
     baselines = fit_baselines(studies.train_on.pairs)
     report("measuring what is usual", 1.0)
     network.cpu()

@@ -1,6 +1,8 @@
 """A bundle is what its model.yaml says, byte for byte, or it is refused with the file at fault and the remedy."""
 
+import re
 import shutil
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,14 @@ from safetensors.torch import load_file, save_file
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis import installed
 from pacs_node.analysis.manifest import read_manifest
+from pacs_node.analysis.pipeline import analyse_volume, prepare
+from pacs_node.autoencoder.normals import with_whole
 from pacs_node.autoencoder.reference import Reference
 from pacs_node.config import shipped
 from pacs_node.dicom.uids import is_valid_uid
 from pacs_node.errors import BundleError
+from pacs_node.workbench import material
+from tests.analysis.conftest import volume
 
 
 def test_a_saved_bundle_loads_with_the_same_weights(tiny: Path) -> None:
@@ -98,6 +104,41 @@ def test_statistics_of_another_version_are_refused(tiny: Path) -> None:
         bundles.load(tiny)
 
 
+def with_whole_learnt(folder: Path, study: str, fusion: str = "weighted") -> bundles.Bundle:
+    """Add what slices look like as a whole to a bundle, and weigh the study parts so."""
+    found = bundles.load(folder)
+    examples = [material.example(prepare(volume(seed), found.manifest)) for seed in range(6)]
+    bundles.save(folder, found.network, with_whole(found.normals, examples), found.baselines)
+    return weighing(folder, study, fusion)
+
+
+def weighing(folder: Path, study: str, fusion: str = "weighted") -> bundles.Bundle:
+    text = (folder / "model.yaml").read_text()
+    (folder / "model.yaml").write_text(re.sub(r"scoring: \{bins: 2.*\}", f"scoring: {{bins: 2, study: {study}, fusion: {fusion}}}", text))
+    return bundles.load(folder)
+
+
+def test_a_bundle_that_learnt_slices_as_a_whole_judges_by_two_further_parts(tiny: Path) -> None:
+    before = analyse_volume(volume(9), bundles.load(tiny), today=date(2026, 6, 1))
+    same = analyse_volume(volume(9), with_whole_learnt(tiny, "[1, 1, 1]"), today=date(2026, 6, 1))
+    assert set(same.parts) - set(before.parts) == {"outline", "shape"}
+    assert same.score == pytest.approx(before.score)  # what has no weight counts nothing
+    other = analyse_volume(volume(9), weighing(tiny, "[0, 0, 0, 1, 1]"), today=date(2026, 6, 1))
+    assert other.score != pytest.approx(before.score)
+
+
+@pytest.mark.parametrize("fusion", ["weighted", "tail", "largest"])
+def test_the_contributions_of_every_fusion_add_up_to_the_score(tiny: Path, fusion: str) -> None:
+    found = analyse_volume(volume(9), with_whole_learnt(tiny, "[2, 0, 1, 1, 1]", fusion), today=date(2026, 6, 1))
+    assert sum(found.contributions.values()) == pytest.approx(found.score, abs=1e-4)
+    assert found.contributions["extent"] == pytest.approx(0, abs=1e-6)
+
+
+def test_weights_for_parts_that_were_not_learnt_only_are_refused(tiny: Path) -> None:
+    with pytest.raises(BundleError, match=r"does not fit .*train the bundle again"):
+        weighing(tiny, "[0, 0, 0, 1, 1]")
+
+
 def test_weights_of_another_architecture_are_refused(tiny: Path) -> None:
     text = (tiny / "model.yaml").read_text()
     (tiny / "model.yaml").write_text(text.replace("channels: [8, 16]", "channels: [8, 24]"))
@@ -114,6 +155,8 @@ def test_weights_of_another_architecture_are_refused(tiny: Path) -> None:
         ("licence: Apache-2.0", "license: Apache-2.0", "licence|license"),
         ("gates: [open, open]", "gates: [open, magic]", "unknown gate 'magic'"),
         ("value: [0.0, 0.3, 0.8, 1.0]", "value: [0.0, 0.3, 0.3, 1.0]", "must rise"),
+        ("bins: 2", "fusion: magic", "scoring.fusion"),
+        ("bins: 2", "study: [1, 1]", "study weights"),
         ("format: 1", "format: [1", "not readable YAML"),
     ],
 )
