@@ -32,7 +32,7 @@ def as_it_is(volume: Volume) -> Volume:
 
 def by_foreground(volume: Volume) -> Volume:
     """Return the volume with `PERCENTILES` of its foreground at `LOW` and `HIGH`; raises `OutOfScope` where all pixels have one value."""
-    limits = foreground_limits(volume.pixels)
+    limits = foreground_limits(volume.pixels, 1 if volume.picture else _EVERY)  # of one small slice every pixel counts: a thin skull has to be closed
     if limits is None:
         raise OutOfScope("the images are blank (nothing stands out from the background)")
     low, high = limits
@@ -47,9 +47,12 @@ SCALINGS: dict[str, Callable[[Volume], Volume]] = {"none": as_it_is, "foreground
 """``preprocessing.scaling`` of a bundle to what it does; both return the volume in the unit that the bundle's other numbers mean."""
 
 
-def foreground_limits(pixels: Pixels) -> tuple[float, float] | None:
-    """Return the 1st and 99th percentile of what is imaged in (slices, rows, columns), None where there is nothing to tell apart."""
-    sample = pixels[:: max(1, len(pixels) // _SLICES), ::_EVERY, ::_EVERY]
+def foreground_limits(pixels: Pixels, every: int = _EVERY) -> tuple[float, float] | None:
+    """Return the 1st and 99th percentile of what is imaged in (slices, rows, columns), None where there is nothing to tell apart.
+
+    Every ``every``-th row and column is looked at.
+    """
+    sample = pixels[:: max(1, len(pixels) // _SLICES), ::every, ::every]
     known = sample[np.isfinite(sample)]
     if not known.size or known.min() == known.max():
         return None

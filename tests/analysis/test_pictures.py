@@ -181,3 +181,13 @@ def test_only_a_picture_is_let_off_the_checks_that_need_geometry(saved: Saved) -
     prepare(volume, manifest)
     with pytest.raises(OutOfScope, match="unknown weighting"):
         prepare(replace(volume, picture=False), manifest)
+
+
+def test_a_dark_brain_in_a_thin_bright_skull_is_imaged_as_a_whole(saved: Saved) -> None:
+    y, x = np.mgrid[:224, :224] - 111.5
+    radius = np.hypot(x, y)
+    dark = 60 + 12 * np.sin(x / 7) * np.cos(y / 9)
+    image = np.where(radius < 98, dark, np.where(radius < 100, 250, 10)).astype(np.uint8)
+    prepared = prepare(pictures.read(saved(Image.fromarray(image)), "MR"), manifest_of("mr-brain"))
+    assert prepared.foreground[0].mean() == pytest.approx(np.pi * 100**2 / 224**2, abs=0.05)
+    assert float(prepared.x[0, 40:88, 40:88].std()) > 0.02
