@@ -30,7 +30,9 @@ class Listing:
 
     def rich(self) -> RichTable:
         """Return the table for a console."""
-        made = RichTable(*self.columns, title=self.title, caption=self.note or None)
+        made = RichTable(title=self.title, caption=self.note or None)
+        for column in self.columns:
+            made.add_column(column, overflow="fold")  # a narrow console must not cut numbers off
         for row in self.rows:
             made.add_row(*row)
         return made

@@ -1,5 +1,6 @@
 """Evaluating a bundle: every score a row beside the baselines, strata with a verdict, an interruption, and the card."""
 
+import io
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pacs_node.analysis import bundle as bundles
@@ -120,6 +122,16 @@ def test_the_study_score_is_compared_with_each_part_and_baseline_on_the_same_stu
     assert table["score"]["study"]["sensitivity_at_95_specificity"] == 1.0
     turned = [one.model_copy(update={"scores": {**one.scores, "peak": 2.0 if one.subject.positive else 1.0, "study": 0.0}}) for one in normal_and_planted()]
     assert evaluation_tables.table(turned)["fusion"] == {"best": "peak", "auroc": 1.0, "below_best": 0.5}
+
+
+def test_a_narrow_console_cuts_no_number_off() -> None:
+    told = {"set": "s", "unit": "patient", **evaluation_tables.table(normal_and_planted())}
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for item in evaluation_words.shown([told]):
+        console.print(item)
+    text = console.export_text()
+    assert "…" not in text
+    assert "strata" in text and "pixel AP: mean over 36 strata" in " ".join(text.split())
 
 
 def test_what_brightness_alone_tells_is_gone_in_the_matched_subset() -> None:
