@@ -56,7 +56,8 @@ def _stratum(stratum: Stratum, group: Group) -> Table:
 def verdict(rows: Sequence[Table]) -> Table:
     """Return for AUROC and pixel AP: the worst stratum, the strata in which a baseline is better beyond the interval, and the means over strata.
 
-    ``passed``: no stratum is below any baseline within its interval, and the mean over strata is above every baseline's.
+    ``untold``: strata with too few lesions for an interval. ``passed``: every stratum has one, none is below any baseline beyond it, and the mean
+    over strata is above every baseline's.
     """
     return {key: _verdict(rows, key) for key in ("auroc", "pixel_ap")}
 
@@ -70,9 +71,11 @@ def _verdict(rows: Sequence[Table], key: str) -> Table:
         for name, gap in one["differences"].items()
         if gap.get(f"{key}_ci95") and gap[f"{key}_ci95"][1] is not None and gap[f"{key}_ci95"][1] < 0
     ]
+    untold = sum(any(None in gap.get(f"{key}_ci95", [None]) for gap in one["differences"].values()) for one in rows)
     above = all(means[STUDY] > value for name, value in means.items() if name != STUDY)
     worst_said = {"stratum": _named(worst), "value": worst["scores"][STUDY][key]}
-    return {"worst": worst_said, "below_a_baseline": below, "means": means, "above_all_on_the_mean": above, "passed": above and not below}
+    passed = above and not below and not untold
+    return {"worst": worst_said, "below_a_baseline": below, "untold": untold, "means": means, "above_all_on_the_mean": above, "passed": passed}
 
 
 def _mean(values: Iterable[float | None]) -> float:

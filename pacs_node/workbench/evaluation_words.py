@@ -188,8 +188,9 @@ def _verdict_of(label: str, found: Table, strata: int) -> str:
     others = ", ".join(f"{name} {value:.3f}" for name, value in found["means"].items() if name != STUDY)
     mean = f"mean over {strata} strata {found['means'][STUDY]:.3f} ({'above' if found['above_all_on_the_mean'] else 'not above'} all baselines: {others})"
     worst = f"worst stratum {found['worst']['stratum']} with {_number(found['worst']['value'])}"
-    said = f"below a baseline beyond the interval in {len(below)} of {strata} strata: {'; '.join(below)}" if below else "below no baseline in any stratum"
-    return f"{label}: {mean}; {worst}; {said}."
+    said = f"below a baseline beyond the interval in {len(below)} of {strata} strata: {'; '.join(below)}" if below else "below no baseline beyond the interval"
+    untold = f"; {found['untold']} of {strata} strata have too few lesions for an interval" if found["untold"] else ""
+    return f"{label}: {mean}; {worst}; {said}{untold}."
 
 
 def _healthy(table: Table) -> list[str]:

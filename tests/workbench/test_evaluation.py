@@ -110,7 +110,9 @@ def test_one_lesion_alone_tells_nothing_beyond_an_interval() -> None:
     readings = [reading(number) for number in range(20)] + [reading(-100, planted=STRATA[0])]
     table = evaluation_tables.table(readings)
     assert table["strata"][0]["scores"]["study"]["auroc"] == 0.0
-    assert table["verdict"]["auroc"]["below_a_baseline"] == []
+    verdict = table["verdict"]["auroc"]
+    assert (verdict["below_a_baseline"], verdict["untold"], verdict["passed"]) == ([], 1, False)
+    assert any("1 of 1 strata have too few lesions" in one for one in evaluation_words.sentences({"set": "s", "unit": "phantom", **table}))
 
 
 def test_the_study_score_is_compared_with_each_part_and_baseline_on_the_same_studies() -> None:
