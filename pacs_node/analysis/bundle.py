@@ -32,7 +32,7 @@ from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
 from pacs_node.autoencoder.baselines import Baselines
 from pacs_node.autoencoder.familiarity import Familiarity
-from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.network import Detector, Network
 from pacs_node.autoencoder.reference import Reference
 from pacs_node.autoencoder.scoring import Normals
 from pacs_node.autoencoder.whole import Whole
@@ -41,6 +41,7 @@ from pacs_node.errors import BundleError
 from pacs_node.records import Algorithm
 
 _NETWORK, _NORMALS, _WHOLE, _REFERENCE, _GATE = "network.", "normals.", "whole.", "reference.", "gate."
+_DETECTOR = _NETWORK + "detector."
 _FORMAT = "format"  # of the portrait that the gate was fitted on
 
 
@@ -87,16 +88,22 @@ def _verified(folder: Path, manifest: Manifest, name: str) -> Path:
     return path
 
 
-def load_network(folder: Path, manifest: Manifest) -> Network:
-    """Load and verify the network alone, whatever else the bundle lacks, in evaluation mode; raises `BundleError`."""
+def load_network(folder: Path, manifest: Manifest, *, detector: bool = True) -> Network:
+    """Load and verify the network alone, whatever else the bundle lacks, in evaluation mode; raises `BundleError`. ``detector``: with its own."""
     try:
-        return _network(manifest, load_file(_verified(folder, manifest, WEIGHTS)))
+        tensors = load_file(_verified(folder, manifest, WEIGHTS))
+        if not detector:
+            manifest = manifest.model_copy(update={"detector": None})
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(_DETECTOR)}
+        return _network(manifest, tensors)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise BundleError(folder, f"{WEIGHTS} does not fit the network that {MODEL} describes ({type(error).__name__}): train the bundle again") from error
 
 
 def _network(manifest: Manifest, tensors: Mapping[str, Tensor]) -> Network:
     network = Network(manifest.architecture)
+    if manifest.detectors is not None:
+        network.detector = Detector(manifest.detectors)
     network.load_state_dict({name.removeprefix(_NETWORK): value for name, value in tensors.items() if name.startswith(_NETWORK)})
     return network.eval()
 

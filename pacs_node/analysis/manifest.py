@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from pacs_node.analysis.grid import Grid
 from pacs_node.analysis.installed import CALIBRATION as CALIBRATION
 from pacs_node.analysis.installed import MODEL
-from pacs_node.analysis.recipe import NetworkPart, Part, Recipe, check_recipe
+from pacs_node.analysis.recipe import DetectorPart, NetworkPart, Part, Recipe, check_recipe
 from pacs_node.analysis.recipe import PhantomPart as PhantomPart
 from pacs_node.autoencoder.network import Architecture
 from pacs_node.autoencoder.scoring import Fusion
@@ -142,6 +142,7 @@ class Manifest(Part):
     regions: tuple[str, ...] = ()
     window: Range
     network: NetworkPart = NetworkPart()
+    detector: DetectorPart | None = None
     preprocessing: Preprocessing
     scope: Scope
     scoring: Scoring = Scoring()
@@ -153,13 +154,19 @@ class Manifest(Part):
         self.architecture  # noqa: B018 - raises where the parts contradict each other
         self.scoring.fusion  # noqa: B018
         check_recipe(self.network, self.recipe)
+        self.detectors  # noqa: B018
         return self
 
     @property
     def architecture(self) -> Architecture:
         """The network's architecture, with the edge that preprocessing gives it."""
         shape = self.network
-        return Architecture(self.preprocessing.pixels, shape.inputs, shape.channels, shape.gates, shape.contrast, shape.change, shape.norm)
+        return Architecture(self.preprocessing.pixels, shape.inputs, shape.channels, shape.gates, shape.contrast, shape.norm)
+
+    @property
+    def detectors(self) -> Architecture | None:
+        """The shape of the detector, None where the bundle has none."""
+        return self.detector.architecture(self.preprocessing.pixels) if self.detector else None
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -11,7 +11,7 @@ from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.corruption import CORRUPTIONS, DEFAULT_CORRUPTIONS, Augmentation
 from pacs_node.autoencoder.fitting import Schedule
 from pacs_node.autoencoder.gates import PRICED
-from pacs_node.autoencoder.network import SIZES, STEM
+from pacs_node.autoencoder.network import SIZES, STEM, Architecture
 from pacs_node.autoencoder.objective import VARIATIONAL, Elbo, Objective
 
 
@@ -32,7 +32,6 @@ class NetworkPart(Part):
     channels: tuple[int, ...] = (32, 48, 64)
     gates: tuple[str, ...] = ("open", "open", "open")
     contrast: bool = False  # the network also sees local contrast
-    change: bool = False  # and says where something was changed; trained by recipe.change
     norm: Literal["group", "batch"] = "group"  # see `autoencoder.network.NORMS`
 
     @model_validator(mode="before")
@@ -74,14 +73,6 @@ class AdversarialPart(Part):
     rate: float = Field(2e-4, gt=0)
 
 
-class ChangePart(Part):
-    """See `autoencoder.change.Change`."""
-
-    weight: float = Field(2.0, gt=0)
-    share: float = Field(0.5, gt=0, lt=1)
-    crop: int | None = Field(None, ge=16)
-
-
 class PhantomPart(Part):
     """Which phantoms the recipe makes: ``train`` and ``held_out`` for the weights, ``calibrate`` for the synthetic calibration.
 
@@ -113,7 +104,6 @@ class Recipe(Part):
     penalties: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     elbo: ElboPart | None = None
     adversarial: AdversarialPart | None = None
-    change: ChangePart | None = None
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     held_out_share: float = Field(0.2, gt=0, lt=1)
     corruptions: tuple[str, ...] = DEFAULT_CORRUPTIONS
@@ -136,13 +126,44 @@ class Recipe(Part):
             Augmentation(**self.augmentation.model_dump()),
             Adversarial(**self.adversarial.model_dump()) if self.adversarial else None,
             self.precision,
-            Change(**self.change.model_dump()) if self.change else None,
         )
 
     @property
     def objective(self) -> Objective:
         """What training minimises."""
         return Objective(self.penalty, tuple(sorted(self.penalties.items())), Elbo(**self.elbo.model_dump()) if self.elbo else None)
+
+
+class DetectorPart(Part):
+    """A second network that learns to see changes: its shape, and how it is trained; see `autoencoder.change`. Augmentation is the recipe's.
+
+    ``batch`` slices, or as many crops as have their area, make a step; ``crop`` 0 stands for whole slices.
+    """
+
+    inputs: int = 3
+    channels: tuple[int, ...] = (32, 48, 64)
+    contrast: bool = True
+    norm: Literal["group", "batch"] = "batch"
+    crop: int = Field(64, ge=0)
+    seed: int = 0
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(8, ge=1)
+    rate: float = Field(3e-3, gt=0)
+    patience: int = Field(8, ge=1)
+
+    def architecture(self, pixels: int) -> Architecture:
+        """Return its shape on a grid of ``pixels`` an edge; raises `ValueError` where the parts contradict each other."""
+        crop, factor = self.crop or pixels, STEM * 2 ** (len(self.channels) - 1)
+        if crop % factor or crop > pixels:
+            raise ValueError(f"detector.crop {crop} must be a multiple of {factor} with {len(self.channels)} levels, {pixels} at most")
+        return Architecture(pixels, self.inputs, self.channels, ("open",) * len(self.channels), self.contrast, self.norm)
+
+    def schedule(self, recipe: Recipe) -> Schedule:
+        """Return how it is trained, beside the autoencoder's recipe."""
+        how = Augmentation(**recipe.augmentation.model_dump())
+        return Schedule(
+            self.epochs, self.batch, self.rate, self.patience, self.seed, augmentation=how, precision=recipe.precision, change=Change(self.crop or None)
+        )
 
 
 def check_recipe(network: NetworkPart, recipe: Recipe) -> None:
@@ -154,10 +175,5 @@ def check_recipe(network: NetworkPart, recipe: Recipe) -> None:
     idle = [name for name in recipe.penalties if name in PRICED and name not in network.gates]
     if idle:
         raise ValueError(f"recipe.penalties: {idle[0]} weighs nothing, network.gates holds no {idle[0]} gate")
-    if network.change != (recipe.change is not None):
-        raise ValueError("network.change and recipe.change belong together: the one is the output, the other trains it")
-    edge, levels = recipe.change.crop if recipe.change else None, len(network.channels)
-    if edge is not None and edge % (STEM * 2 ** (levels - 1)):
-        raise ValueError(f"recipe.change.crop {edge} must be a multiple of {STEM * 2 ** (levels - 1)} with {levels} levels")
     if recipe.elbo is not None and VARIATIONAL not in network.gates:
         raise ValueError(f"recipe.elbo: network.gates holds no {VARIATIONAL} gate, whose latent the bound is about")

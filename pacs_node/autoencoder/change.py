@@ -1,14 +1,14 @@
-"""Learning to see what does not belong: a third output of the network says of each pixel whether something was changed there.
+"""Learning to see what does not belong: a second network beside the autoencoder says of each pixel whether something was changed there.
 
-A residual tells a change only as far as the reconstruction refuses to follow it. So the network also learns it directly: shapes of
-foreign content are blended into normal slices, and where they are visible is known (DRAEM, Zavrtanik et al. 2021; foreign patch
-interpolation, Tan et al. 2020).
+A residual tells a change only as far as the reconstruction refuses to follow it, and the longer a network is trained the better it
+follows. So a `network.Detector` learns it directly: shapes of foreign content are blended into normal slices, and where they are visible
+is known (DRAEM, Zavrtanik et al. 2021; foreign patch interpolation, Tan et al. 2020).
 
 ::
 
-    clean ─┬─► foreign shapes ─► spoilt ─► contrast channels ─► network ─► change (logit a pixel)
-           │                       │                                          │
-           └───────────────────────┴─► visibility of the difference ─► target ─► cross-entropy, in the foreground
+    clean ─► crops ─┬─► foreign shapes ─► spoilt ─► contrast channels ─► detector ─► change (logit a pixel)
+                    │                       │                                            │
+                    └───────────────────────┴─► visibility of the difference ─► target ─► cross-entropy, in the foreground
 
 What a shape holds comes from other places of the same slice, from other slices of the batch or is flat; none of the families of planted
 test lesions is imitated. How strong it is counts in units of the slice's own noise, so that faint and strong changes are equally
@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pacs_node.autoencoder.losses import box_mean
-from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.network import Detector
 
 STRENGTH = (1.0, 12.0)  # root mean square of a blended change in units of the noise, drawn evenly on a logarithmic scale
 RADIUS = (2.5, 25.0)  # pixels, likewise
@@ -43,23 +43,12 @@ _NORMAL = 1.4826 / 0.94  # median of absolute values to standard deviation; a 3 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How the change output is trained: ``weight`` of its loss, and the ``share`` of each batch that trains it instead of the reconstruction.
+    """How a detector is trained: on squares of ``crop`` pixels an edge, as many as have the area of the slices, centred on the foreground.
 
-    ``crop``: train it on squares of that many pixels an edge instead of whole slices, as many as have the same area, centred on the
-    foreground: the same arithmetic shows it several times as many changes. Raises `ValueError` where the share leaves nothing for one of the two.
+    The same arithmetic shows it several times as many changes as whole slices would; None: whole slices.
     """
 
-    weight: float = 2.0
-    share: float = 0.5
-    crop: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.weight <= 0:
-            raise ValueError(f"change needs a share between 0 and 1 and a weight above 0, not {self.share:g} and {self.weight:g}")
-
-    def split(self, batch: int) -> int:
-        """Return how many of ``batch`` slices train the reconstruction; the others train the change output."""
-        return max(1, batch - round(self.share * batch))
+    crop: int | None = 64
 
 
 def noise_level(x: Tensor, foreground: Tensor) -> Tensor:
@@ -131,7 +120,7 @@ def change(x: Tensor, foreground: Tensor, noise: Tensor, generator: torch.Genera
 
 
 def visibility(clean: Tensor, spoilt: Tensor, noise: Tensor) -> Tensor:
-    """Return the target of the change output, (B, 1, P, P) in [0, 1): how clearly the middle slice differs here, in units of the noise."""
+    """Return the target of a detector, (B, 1, P, P) in [0, 1): how clearly the middle slice differs here, in units of the noise."""
     middle = clean.shape[1] // 2
     difference = (spoilt - clean)[:, middle : middle + 1] / noise[:, None, None, None]
     ratio = box_mean(difference.square(), _WINDOW) / VISIBLE**2
@@ -152,11 +141,10 @@ def crops(x: Tensor, foreground: Tensor, edge: int, generator: torch.Generator) 
     )
 
 
-def change_loss(network: Network, clean: Tensor, foreground: Tensor, generator: torch.Generator, crop: int | None = None) -> Tensor:
-    """Return the cross-entropy of the change output on slices that foreign shapes were blended into: a scalar, over the foreground.
+def change_loss(detector: Detector, clean: Tensor, foreground: Tensor, generator: torch.Generator, crop: int | None = None) -> Tensor:
+    """Return the cross-entropy of a detector on slices that foreign shapes were blended into: a scalar, over the foreground.
 
-    ``crop``: see `Change`. The shapes are drawn on the CPU whatever the device, so that every device sees the same. Raises `ValueError`
-    for a network without the output.
+    ``crop``: see `Change`. The shapes are drawn on the CPU whatever the device, so that every device sees the same.
     """
     here, inside = clean.cpu(), foreground.cpu()
     if crop is not None:
@@ -164,8 +152,6 @@ def change_loss(network: Network, clean: Tensor, foreground: Tensor, generator: 
     noise = noise_level(here, inside)
     spoilt = change(here, inside, noise, generator)
     target, weight = visibility(here, spoilt, noise).to(clean.device), inside[:, None].float().to(clean.device)
-    said = network(spoilt.to(clean.device)).change
-    if said is None:
-        raise ValueError("the network has no change output: ask for it with network.change")
+    said = detector(spoilt.to(clean.device))
     loss = F.binary_cross_entropy_with_logits(said, target, reduction="none")
     return (loss * weight).sum() / weight.sum().clamp(min=1)

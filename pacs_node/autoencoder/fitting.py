@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from pacs_node.autoencoder.adversarial import Adversarial, Adversary
-from pacs_node.autoencoder.change import Change, change_loss
+from pacs_node.autoencoder.change import Change, change_loss, crops
 from pacs_node.autoencoder.checkpoint import Progress, Resumable, resume, save
 from pacs_node.autoencoder.corruption import DEFAULT_CORRUPTIONS, Augmentation, augment, corrupt
 from pacs_node.autoencoder.losses import weight_of
-from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.network import Detector, Network
 from pacs_node.autoencoder.objective import Objective, held_out_objective, training_objective
 from pacs_node.autoencoder.precision import arithmetic, mixed, repeatable
 
@@ -46,7 +46,8 @@ class Schedule:
     """How long, how fast and towards what to train.
 
     ``patience``: epochs without a better held-out loss before training stops. ``precision``: see `precision.PRECISIONS`.
-    ``adversarial``: a discriminator takes part. ``change``: part of each batch trains the network's change output.
+    ``adversarial``: a discriminator takes part. ``change``: how a detector is trained, which
+    has no other objective.
     """
 
     epochs: int = 20
@@ -84,7 +85,7 @@ class History:
 class _Run:
     """One training run: what it changes and where it computes."""
 
-    def __init__(self, network: Network, schedule: Schedule, device: torch.device) -> None:
+    def __init__(self, network: Network | Detector, schedule: Schedule, device: torch.device) -> None:
         self.network, self.schedule, self.device = network.to(device), schedule, device
         self.dtype = arithmetic(schedule.precision, device)
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=1e-4)
@@ -99,7 +100,7 @@ class _Run:
 
 
 def fit(
-    network: Network,
+    network: Network | Detector,
     train: Slices,
     held_out: Slices,
     schedule: Schedule,
@@ -108,7 +109,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> History:
-    """Train ``network`` in place and leave it with its best weights, in evaluation mode, on ``device``.
+    """Train ``network``, with a schedule for changes a detector, in place and leave it with its best weights, in evaluation mode, on ``device``.
 
     ``checkpoint`` is written after every epoch and resumed from where it belongs to the same data size, schedule and architecture;
     any other content is ignored. ``progress`` is called after every batch and may raise to stop. Raises `ValueError` without slices, and
@@ -186,29 +187,32 @@ def _middle(x: Tensor) -> Tensor:
 
 
 def _step(run: _Run, clean: Tensor, foreground: Tensor, generator: torch.Generator, done: float) -> float:
-    """Take one step towards reconstructing the clean middle slices from the spoilt input; the share ``done`` of all steps is behind.
-
-    Where the network learns to see changes, the last slices of the batch train that and take no part in the reconstruction: a network
-    that repairs what is hardly visible would repair lesions, too.
-    """
-    how = run.schedule.change
-    first = how.split(len(clean)) if how else len(clean)
-    target = _middle(clean[:first])
-    spoilt = corrupt(clean[:first], generator, run.schedule.corruptions)
+    """Take one step; the share ``done`` of all steps is behind."""
     with mixed(run.dtype, run.device):
-        loss, output = training_objective(run.network, run.schedule.objective, target, weight_of(foreground[:first]), spoilt, done)
-        if run.adversary:
-            loss = loss + run.adversary.price(output.mean)
-        if how and first < len(clean):
-            loss = loss + how.weight * change_loss(run.network, clean[first:], foreground[first:, 0], generator, how.crop)
+        loss, made = _loss(run, clean, foreground, generator, done)
+        if run.adversary and made is not None:
+            loss = loss + run.adversary.price(made)
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), _GRADIENT_LIMIT)
     run.optimiser.step()
-    if run.adversary:
+    if run.adversary and made is not None:
         with mixed(run.dtype, run.device):
-            run.adversary.learn(target, output.mean)
+            run.adversary.learn(_middle(clean), made)
     return float(loss.detach())
+
+
+def _loss(run: _Run, clean: Tensor, foreground: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, Tensor | None]:
+    """Loss of reconstructing the clean middle slices from the spoilt input, with what was made of them; or of finding changes, without."""
+    if isinstance(run.network, Detector):
+        return change_loss(run.network, clean, foreground[:, 0], generator, _crop(run)), None
+    spoilt = corrupt(clean, generator, run.schedule.corruptions)
+    loss, output = training_objective(run.network, run.schedule.objective, _middle(clean), weight_of(foreground), spoilt, done)
+    return loss, output.mean
+
+
+def _crop(run: _Run) -> int | None:
+    return run.schedule.change.crop if run.schedule.change else None
 
 
 @torch.no_grad()
@@ -219,28 +223,31 @@ def _held_out_loss(run: _Run, held_out: Slices) -> float:
     run.network.eval()
     losses = []
     for pixels, foreground in zip(*(torch.split(part, schedule.batch) for part in held_out), strict=True):
-        clean = pixels.float().to(run.device)
-        weight = weight_of(foreground[:, None].to(run.device))
+        clean, inside = pixels.float().to(run.device), foreground.to(run.device)
         with mixed(run.dtype, run.device):
-            loss = held_out_objective(run.network, schedule.objective, _middle(clean), weight, corrupt(clean, generator, schedule.corruptions))
-            if schedule.change:
-                loss = loss + schedule.change.weight * change_loss(run.network, clean, foreground.to(run.device), generator)
+            if isinstance(run.network, Detector):
+                loss = change_loss(run.network, clean, inside, generator)
+            else:
+                spoilt = corrupt(clean, generator, schedule.corruptions)
+                loss = held_out_objective(run.network, schedule.objective, _middle(clean), weight_of(inside[:, None]), spoilt)
         losses.append(float(loss) * len(pixels))
     return sum(losses) / len(held_out.pixels)
 
 
 @torch.no_grad()
 def _settle(run: _Run, train: Slices) -> None:
-    """Measure the normalisation's statistics anew on clean training slices: those of training are of spoilt ones (Wu & Johnson 2021)."""
+    """Measure the normalisation's statistics anew on clean training slices, or crops: those of training are of spoilt ones (Wu & Johnson 2021)."""
     torch.manual_seed(run.schedule.seed)  # the gates' noise: the same after an interruption
     layers = [layer for layer in run.network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     run.network.train()
+    generator, crop = torch.Generator().manual_seed(run.schedule.seed), _crop(run)
     chosen = torch.arange(0, len(train.pixels), max(1, len(train.pixels) // _SETTLING))
     for some in torch.split(chosen, run.schedule.batch):
-        run.network(train.pixels[some].float().to(run.device))
+        x = train.pixels[some].float()
+        run.network((x if crop is None else crops(x, train.foreground[some], crop, generator)[0]).to(run.device))
 
 
 def _rate_factor(done: float) -> float:

@@ -8,7 +8,7 @@
          │ /2                                  │
       level 1  P/8   ──── gate ──────────┐     │
          │ /2                            │     │
-      bottom   P/16  ──── gate ──► level 1 ► level 0 ─depth-to-space 4─► mean, log-variance (, change)  2 or 3 × (B, 1, P, P)
+      bottom   P/16  ──── gate ──► level 1 ► level 0 ─depth-to-space 4─► mean, log-variance  2 × (B, 1, P, P)
                            │
                            └─► mean and spread over the image ─► embedding (B, 2 · bottom channels)
 
@@ -60,8 +60,7 @@ class Architecture:
 
     ``pixels`` is the edge of the square input, ``inputs`` the number of neighbouring slices (odd, the middle one is reconstructed),
     ``channels`` one number a level with the bottom last, ``gates`` one kind a level (`gates.GATES`), ``norm`` one of `NORMS`. ``contrast``:
-    the network also sees each slice by its local contrast (`contrasts`); ``change``: it also says where something was changed (`change`).
-    Raises `ValueError` where they contradict each other.
+    the network also sees each slice by its local contrast (`contrasts`). Raises `ValueError` where they contradict each other.
     """
 
     pixels: int = 128
@@ -69,7 +68,6 @@ class Architecture:
     channels: tuple[int, ...] = (32, 48, 64)
     gates: tuple[str, ...] = ("open", "open", "open")
     contrast: bool = False
-    change: bool = False
     norm: str = "group"
 
     def __post_init__(self) -> None:
@@ -98,11 +96,6 @@ class Architecture:
         """Channels that the stem gets."""
         return self.inputs * (1 + len(_CONTRAST) * self.contrast)
 
-    @property
-    def maps(self) -> int:
-        """What the head says of each pixel: mean and log-variance, and where it is asked for, change."""
-        return 2 + self.change
-
 
 class Output(NamedTuple):
     """What the network says about a batch."""
@@ -112,7 +105,7 @@ class Output(NamedTuple):
     embedding: Tensor  # (B, features)
     codes: tuple[Tensor, ...]  # what each gate let pass, level 0 first: (B, channels, P / 4, P / 4), (B, channels, P / 8, P / 8), …
     prices: tuple[Tensor, ...]  # scalars, what each gate asks for that
-    change: Tensor | None = None  # (B, 1, P, P) logit of something being changed here; None where the architecture has no such output
+    change: Tensor | None = None  # (B, 1, P, P) logit of something being changed here; None without a `change.Detector`
 
     @property
     def penalty(self) -> Tensor:
@@ -149,12 +142,8 @@ def _level(inputs: int, outputs: int, norm: str) -> nn.Sequential:
     return nn.Sequential(_block(inputs, outputs, norm), _block(outputs, outputs, norm))
 
 
-class Network(nn.Module):
-    """A gated U-Net autoencoder after Ronneberger et al. 2015 and Kascenas et al. 2022 (see the picture at the top of the module).
-
-    ``forward`` takes (B, inputs, P, P) float in [0, 1] and returns an `Output`, whose tensors are float32 under autocast too: losses and
-    statistics need the digits.
-    """
+class Trunk(nn.Module):
+    """Everything before the head: ``features`` maps (B, inputs, P, P) to (B, channels, P / 4, P / 4) and what the gates let pass and ask for it."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -165,12 +154,12 @@ class Network(nn.Module):
         self.gates = nn.ModuleList([GATES[kind](width) for kind, width in zip(architecture.gates, channels, strict=True)])
         self.up = nn.ModuleList([nn.ConvTranspose2d(high, low, 2, stride=2) for low, high in pairwise(channels)])
         self.decoder = nn.ModuleList([_level(2 * width, width, norm) for width in channels[:-1]])
-        self.head = nn.Conv2d(channels[0], architecture.maps * STEM**2, 1)
         self.unstem = nn.PixelShuffle(STEM)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor) -> Output:
-        """Reconstruct the middle slice of each input."""
+    def features(self, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the last features, the codes behind the gates (level 0 first) and the gates' prices; of more slices than ``inputs`` the middle ones count."""
+        surplus = (x.shape[1] - self.architecture.inputs) // 2
+        x = x[:, surplus : x.shape[1] - surplus]
         codes, prices = [], []
         x = self.stem(contrasts(x) if self.architecture.contrast else x).contiguous(memory_format=torch.channels_last)
         for depth, (encode, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
@@ -181,10 +170,52 @@ class Network(nn.Module):
         x = codes[-1]
         for up, decode, skip in zip(reversed(self.up), reversed(self.decoder), reversed(codes[:-1]), strict=True):
             x = decode(torch.cat([up(x), skip], dim=1))
-        mean, log_variance, *change = (self.unstem(part) for part in self.head(x).float().chunk(self.architecture.maps, dim=1))
+        return x, codes, prices
+
+
+class Detector(Trunk):
+    """A network of the same shape that says of each pixel whether something was changed there (`change`); its gates are open.
+
+    ``forward`` takes (B, inputs, P, P) float in [0, 1] and returns logits (B, 1, P, P).
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.head = nn.Conv2d(architecture.channels[0], STEM**2, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Say where the middle slices were changed."""
+        logits: Tensor = self.unstem(self.head(self.features(x)[0]).float())
+        return logits
+
+
+class Network(Trunk):
+    """A gated U-Net autoencoder after Ronneberger et al. 2015 and Kascenas et al. 2022 (see the picture at the top of the module).
+
+    ``forward`` takes (B, slices, P, P) float in [0, 1] and returns an `Output`, whose tensors are float32 under autocast too: losses and
+    statistics need the digits. A ``detector`` that was trained beside it looks at the same slices.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.head = nn.Conv2d(architecture.channels[0], 2 * STEM**2, 1)
+        self.detector: Detector | None = None
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def slices(self) -> int:
+        """How many neighbouring slices it takes to fill the inputs of the network and of its detector."""
+        return max(self.architecture.inputs, self.detector.architecture.inputs if self.detector else 1)
+
+    def forward(self, x: Tensor) -> Output:
+        """Reconstruct the middle slice of each input."""
+        features, codes, prices = self.features(x)
+        mean, log_variance = (self.unstem(part) for part in self.head(features).float().chunk(2, dim=1))
         bottom = codes[-1].float()
         embedding = torch.cat([bottom.mean((2, 3)), bottom.std((2, 3))], dim=1)
-        return Output(mean, log_variance.clamp(*LOG_VARIANCE_RANGE), embedding, tuple(codes), tuple(prices), change[0] if change else None)
+        change = self.detector(x) if self.detector else None
+        return Output(mean, log_variance.clamp(*LOG_VARIANCE_RANGE), embedding, tuple(codes), tuple(prices), change)
 
 
 def with_neighbours(stack: Tensor, inputs: int) -> Tensor:

@@ -72,7 +72,22 @@ def _cells(held_out: Sequence[Example], seen: Sequence[Seen], low: tuple[Tensor,
     mean = (total + _PRIOR * bin_mean) / (count + _PRIOR)
     variance = (square + _PRIOR * bin_square) / (count + _PRIOR) - mean.square()
     floor = 0.25 * (bin_square - bin_mean.square()).clamp(min=1e-12).sqrt()
-    return mean, torch.maximum(variance.clamp(min=0).sqrt(), floor)
+    spread = torch.maximum(variance.clamp(min=0).sqrt(), floor)
+    if seen[0].change is not None:
+        _everywhere_alike(mean[-1], spread[-1], bins, count, total[-1], square[-1])
+    return mean, spread
+
+
+def _everywhere_alike(mean: Tensor, spread: Tensor, bins: int, count: Tensor, total: Tensor, square: Tensor) -> None:
+    """Give the change map one mean and spread in each stratum; all tables are (strata · bins, CELLS, CELLS), the first two are changed.
+
+    A detector knows how unusual what it says is in this place; measured again by place it finds less, since a place where one healthy
+    study made it say something would be forgiven much.
+    """
+    by_stratum = [table.view(-1, bins * CELLS**2).sum(1) for table in (count, total, square)]
+    pixels, first, second = (table.repeat_interleave(bins)[:, None, None] for table in by_stratum)
+    mean.copy_((first / pixels.clamp(min=1)).expand_as(mean))
+    spread.copy_((second / pixels.clamp(min=1) - mean.square()).clamp(min=1e-6).sqrt())
 
 
 def _share_with_the_rare(held_out: Sequence[Example], bins: int, tables: Sequence[Tensor]) -> None:

@@ -57,7 +57,7 @@ def keep(network: Network, train: Sequence[Tensor], most: int) -> Reference | No
     chosen = _chosen([len(x) for x in train], most)
     if not chosen:
         return None
-    device, inputs = next(network.parameters()).device, network.architecture.inputs
+    device, inputs = next(network.parameters()).device, network.slices
     embeddings = [network(with_neighbours(train[study], inputs)[position][None].float().to(device)).embedding[0].cpu() for study, position in chosen]
     pictures = torch.cat([F.adaptive_avg_pool2d(train[study][position][None].float(), EDGE) for study, position in chosen])
     study, position = (torch.tensor(column, dtype=torch.int32) for column in zip(*chosen, strict=True))

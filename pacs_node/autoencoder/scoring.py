@@ -128,7 +128,7 @@ def look(network: Network, x: Tensor, *, batch: int = 32, half: bool = False, be
     ``half``: compute in bfloat16 where that is harmless (torch.autocast); what is returned is float32 all the same.
     """
     device, dtype = next(network.parameters()).device, torch.bfloat16 if half else torch.float32
-    stacked = with_neighbours(x, network.architecture.inputs)
+    stacked = with_neighbours(x, network.slices)
     if device.type == "cuda":
         stacked = stacked.pin_memory()
 
@@ -186,7 +186,7 @@ def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_ax
 
     offset: local mean of the standardised residual, absolute; energy: its local root mean square; structure: 1 - SSIM;
     low_band: distance of the blurred slice from the principal subspace of normal ones; error: local root mean square of the residual as
-    it is, for images whose predicted spread misleads (speckle); change: the network's own logit of something being changed here, the only
+    it is, for images whose predicted spread misleads (speckle); change: a detector's logit of something being changed here, the only
     one below zero. ``centred``: see `Fusion`.
     """
     weight = foreground.float()

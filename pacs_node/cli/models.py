@@ -35,6 +35,7 @@ def train(
     head: Annotated[bool, typer.Option("--head", help="Learn from labels of both kinds, beside the score; the network stays as it is.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
     measure_only: Annotated[bool, typer.Option("--measure-only", help="Keep the network; measure anew what is usual, on the same studies.")] = False,
+    detector_only: Annotated[bool, typer.Option("--detector-only", help="Keep the autoencoder; train its detector anew, on the same studies.")] = False,
 ) -> None:
     """Train a bundle by the recipe in its model.yaml; the same command resumes an interrupted run.
 
@@ -43,13 +44,16 @@ def train(
 
     Example: pacs-node train --bundle models/ct-head --data /data/normal-heads · pacs-node train --head --bundle DIR --data DIR --labels labels.csv
     """
+    if measure_only and detector_only:
+        raise typer.BadParameter("--measure-only keeps the detector, --detector-only trains it: give one of them")
     if head:
         _train_head(bundle, data or [], labels)
         return
     from pacs_node.workbench import training
 
     with _bars() as report:
-        done = (training.measure if measure_only else training.train)(bundle, data or [], labels, report, device=device)
+        what = training.measure if measure_only else training.train_detector if detector_only else training.train
+        done = what(bundle, data or [], labels, report, device=device)
     _print_trained(bundle, done)
     typer.echo("next: pacs-node calibrate")
 
@@ -59,7 +63,7 @@ def _print_trained(bundle: Path, done: Trained) -> None:
     for one in done.suspects:
         typer.echo(f"stands out: {one.name} (score {one.score:.2f}, the others suggest at most {one.beyond:.2f}): look whether it is normal")
     if done.history is None:
-        typer.echo(f"{bundle}: the network is as it was; measured what is usual on {done.studies} studies and {done.held_out} held out")
+        typer.echo(f"{bundle}: the autoencoder is as it was; measured what is usual on {done.studies} studies and {done.held_out} held out")
     else:
         best, epochs = done.history.best_epoch + 1, len(done.history.held_out)
         typer.echo(f"{bundle}: trained on {done.studies} studies, {done.held_out} held out, best epoch {best} of {epochs}")

@@ -14,8 +14,8 @@ from pacs_node.analysis import familiar
 from pacs_node.analysis.manifest import Manifest, read_manifest
 from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.familiarity import Familiarity
-from pacs_node.autoencoder.fitting import Diverged, History, Step, fit
-from pacs_node.autoencoder.network import Network
+from pacs_node.autoencoder.fitting import Diverged, History, Schedule, Step, fit
+from pacs_node.autoencoder.network import Detector, Network
 from pacs_node.autoencoder.normals import Example, fit_normals, with_whole
 from pacs_node.autoencoder.precision import arithmetic, device_of
 from pacs_node.autoencoder.reference import keep
@@ -25,7 +25,7 @@ from pacs_node.workbench.material import Report
 from pacs_node.workbench.shelf import Shelf, shelved
 from pacs_node.workbench.suspects import Suspect, suspects_in
 
-CHECKPOINT = "training.part"
+CHECKPOINT, DETECTOR_CHECKPOINT = "training.part", "detector.part"
 LEAST_STUDIES = 8
 LEAST_HELD_OUT = 2
 _OTHER_PROTOCOLS = 60  # phantoms, for the gate
@@ -87,6 +87,21 @@ def measure(
     return _trained(bundle_dir, studies, None, report)
 
 
+def train_detector(
+    bundle_dir: Path, data: Sequence[Path] = (), labels: Path | None = None, report: Report = lambda what, fraction: None, *, device: str = "auto"
+) -> Trained:
+    """Keep the autoencoder of a trained bundle, train its detector anew, and measure what is usual; studies and errors as for `measure`."""
+    manifest = read_manifest(bundle_dir)
+    if manifest.detector is None:
+        raise InputError(f"the bundle {bundle_dir} asks for no detector: add `detector: {{}}` to its model.yaml")
+    network = bundles.load_network(bundle_dir, manifest, detector=False).to(_usable(device, manifest))
+    studies = _known(studies_of(bundle_dir, manifest, data, labels, report), manifest, report)
+    _detect(_Run(bundle_dir, studies, report, _usable(device, manifest)), manifest, network)
+    _measure(bundle_dir, manifest, network, studies, report)
+    (bundle_dir / DETECTOR_CHECKPOINT).unlink(missing_ok=True)
+    return _trained(bundle_dir, studies, None, report)
+
+
 def _trained(bundle_dir: Path, studies: Studies, history: History | None, report: Report) -> Trained:
     suspects = suspects_in(bundles.load(bundle_dir), (studies.train_on, studies.held_out), report)
     return Trained(len(studies.train_on), len(studies.held_out), studies.refused, history, suspects)
@@ -109,22 +124,49 @@ def fit_bundle(
 def _fit(bundle_dir: Path, manifest: Manifest, studies: Studies, report: Report, device: str) -> History:
     torch.manual_seed(manifest.recipe.seed)
     network = Network(manifest.architecture)
-    checkpoint = bundle_dir / CHECKPOINT
-    try:
-        history = fit(
-            network,
-            studies.train_on.slices(manifest.architecture.inputs),
-            studies.held_out.slices(manifest.architecture.inputs),
-            manifest.recipe.schedule,
-            device=_usable(device, manifest),
-            checkpoint=checkpoint,
-            progress=lambda step: report(_told(step), step.done / step.total),
-        )
-    except Diverged as error:
-        raise InputError(f"{bundle_dir}: {error}") from error
+    run = _Run(bundle_dir, studies, report, _usable(device, manifest))
+    history = run.fit("training", network, manifest.recipe.schedule, CHECKPOINT)
+    _detect(run, manifest, network)
     _measure(bundle_dir, manifest, network, studies, report)
-    checkpoint.unlink(missing_ok=True)
+    for name in (CHECKPOINT, DETECTOR_CHECKPOINT):
+        (bundle_dir / name).unlink(missing_ok=True)
     return history
+
+
+def _detect(run: _Run, manifest: Manifest, network: Network) -> None:
+    """Train the detector beside the autoencoder, where ``model.yaml`` asks for one."""
+    if manifest.detector is None or manifest.detectors is None:
+        return
+    torch.manual_seed(manifest.detector.seed)
+    detector = Detector(manifest.detectors)
+    run.fit("training the detector", detector, manifest.detector.schedule(manifest.recipe), DETECTOR_CHECKPOINT)
+    network.detector = detector
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Where and on what one training command computes."""
+
+    folder: Path
+    studies: Studies
+    report: Report
+    device: torch.device
+
+    def fit(self, what: str, network: Network | Detector, schedule: Schedule, checkpoint: str) -> History:
+        """Train one network; raises `InputError` where it diverges."""
+        inputs = network.architecture.inputs
+        try:
+            return fit(
+                network,
+                self.studies.train_on.slices(inputs),
+                self.studies.held_out.slices(inputs),
+                schedule,
+                device=self.device,
+                checkpoint=self.folder / checkpoint,
+                progress=lambda step: self.report(_told(what, step), step.done / step.total),
+            )
+        except Diverged as error:
+            raise InputError(f"{self.folder}: {error}") from error
 
 
 def _measure(bundle_dir: Path, manifest: Manifest, network: Network, studies: Studies, report: Report) -> None:
@@ -160,8 +202,8 @@ def _usable(device: str, manifest: Manifest) -> torch.device:
     return found
 
 
-def _told(step: Step) -> str:
-    return f"training: epoch {step.epoch + 1}, loss {step.loss:.4f}, held out {step.held_out:.4f}"
+def _told(what: str, step: Step) -> str:
+    return f"{what}: epoch {step.epoch + 1}, loss {step.loss:.4f}, held out {step.held_out:.4f}"
 
 
 # --- the studies -----------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def restored(bundle: Bundle, x: Tensor, foreground: Tensor, spoiling: Sequence[s
     drawn anew from the same seed each time, whatever the recipe trained with: recipes are compared on the same slices.
     """
     generator = torch.Generator().manual_seed(0)
-    device, stacked = next(bundle.network.parameters()).device, with_neighbours(x, bundle.network.architecture.inputs)
+    device, stacked = next(bundle.network.parameters()).device, with_neighbours(x, bundle.network.slices)
     likelihood = square = pixels = 0.0
     for start in range(0, len(x), _BATCH):
         target, weight = x[start : start + _BATCH, None], foreground[start : start + _BATCH, None].float()

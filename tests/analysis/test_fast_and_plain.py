@@ -56,7 +56,7 @@ def plainly(files: list[Path], bundle: Bundle) -> tuple[scoring.Scores, np.ndarr
     foreground = plain_foreground(view, how.body_above)
     x = torch.from_numpy(np.where(foreground, how.intensity.to_model(view), np.float32(0)))
     with torch.inference_mode():
-        output = bundle.network(scoring.with_neighbours(x, bundle.network.architecture.inputs))
+        output = bundle.network(scoring.with_neighbours(x, bundle.network.slices))
     change = None if output.change is None else output.change[:, 0]
     seen = scoring.Seen(output.mean[:, 0], output.log_variance[:, 0], output.embedding, change)
     with pytest.MonkeyPatch.context() as patch:

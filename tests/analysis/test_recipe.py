@@ -15,10 +15,11 @@ from pacs_node.config import shipped
 from pacs_node.errors import BundleError
 
 
-def manifest(network: dict[str, Any] | None = None, recipe: dict[str, Any] | None = None) -> Manifest:
+def manifest(network: dict[str, Any] | None = None, recipe: dict[str, Any] | None = None, detector: dict[str, Any] | None = None) -> Manifest:
     content = yaml.safe_load((shipped("models") / "ct-head" / "model.yaml").read_text(encoding="utf-8"))
     content["network"] = {} if network is None else network
     content["recipe"] = {} if recipe is None else recipe
+    content["detector"] = detector
     return Manifest.model_validate(content)
 
 
@@ -95,19 +96,19 @@ def test_contradictions_are_named(network: dict[str, Any], recipe: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("network", "recipe", "word"),
-    [
-        ({"change": True}, {}, "belong together"),
-        ({}, {"change": {}}, "belong together"),
-        ({"change": True}, {"change": {"crop": 40}}, "multiple of 16"),
-    ],
+    ("detector", "word"),
+    [({"crop": 40}, "multiple of 16"), ({"crop": 256}, "128 at most"), ({"channels": [30, 40]}, "multiples of 8"), ({"gates": 1}, "gates")],
 )
-def test_a_change_output_needs_a_recipe_that_trains_it(network: dict[str, Any], recipe: dict[str, Any], word: str) -> None:
+def test_an_impossible_detector_is_refused(detector: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        manifest(network, recipe)
+        manifest(detector=detector)
 
 
-def test_a_recipe_trains_the_change_output_on_crops() -> None:
-    asked = manifest({"change": True, "contrast": True, "norm": "batch"}, {"change": {"weight": 1.5, "share": 0.25, "crop": 64}})
-    assert asked.recipe.schedule.change == Change(1.5, 0.25, 64)
-    assert (asked.architecture.change, asked.architecture.contrast, asked.architecture.norm) == (True, True, "batch")
+def test_a_detector_is_trained_by_a_recipe_of_its_own() -> None:
+    asked = manifest(recipe={"augmentation": {"rotation": 3}}, detector={"epochs": 7, "crop": 0, "seed": 4})
+    assert asked.detector is not None
+    assert asked.detectors is not None
+    schedule = asked.detector.schedule(asked.recipe)
+    assert (schedule.epochs, schedule.change, schedule.seed, schedule.augmentation.rotation) == (7, Change(None), 4, 3)
+    assert (asked.detectors.inputs, asked.detectors.contrast, asked.detectors.norm) == (3, True, "batch")
+    assert manifest().detectors is None

@@ -1,4 +1,4 @@
-"""The change output: what is blended in is as strong as it says, its target is where it can be seen, and the network learns to find it."""
+"""A detector: what is blended in is as strong as it says, its target is where it can be seen, and the detector learns to find it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pacs_node.autoencoder import change, scoring
 from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.corruption import Augmentation
 from pacs_node.autoencoder.fitting import Schedule, Slices, fit
-from pacs_node.autoencoder.network import Architecture, Network, contrasts
+from pacs_node.autoencoder.network import Architecture, Detector, Network, contrasts, with_neighbours
 from pacs_node.autoencoder.normals import Example, fit_normals
 from pacs_node.autoencoder.scoring import Fusion, Stratum
 
 EDGE = 64
-SEEING = Architecture(EDGE, 1, (16, 24), ("open", "open"), contrast=True, change=True)
+SEEING = Architecture(EDGE, 1, (16, 24), ("open", "open"), contrast=True, norm="batch")
 STILL = Augmentation(rotation=0, shift=0, scale=0, gain=0, noise=0)
 
 
@@ -83,37 +83,17 @@ def test_the_target_is_the_local_visibility_of_the_difference() -> None:
 
 
 def test_the_loss_is_the_cross_entropy_over_the_foreground() -> None:
-    network = Network(SEEING).eval()
+    detector = Detector(SEEING).eval()
     x, inside = slices(4)
     with torch.no_grad():
-        loss = float(change.change_loss(network, x, inside, torch.Generator().manual_seed(3)))
+        loss = float(change.change_loss(detector, x, inside, torch.Generator().manual_seed(3)))
         generator = torch.Generator().manual_seed(3)
         noise = change.noise_level(x, inside)
         spoilt = change.change(x, inside, noise, generator)
-        target, said = change.visibility(x, spoilt, noise)[:, 0], network(spoilt).change
-    assert said is not None
+        target, said = change.visibility(x, spoilt, noise)[:, 0], detector(spoilt)
     probability = torch.sigmoid(said[:, 0])
     entropy = -(target * probability.log() + (1 - target) * (1 - probability).log())
     assert loss == pytest.approx(float(entropy[inside].mean()), rel=1e-4)
-
-
-def test_a_network_without_the_output_says_so() -> None:
-    x, inside = slices(2)
-    plain = Network(replace(SEEING, change=False))
-    assert plain(x).change is None
-    with pytest.raises(ValueError, match=r"network\.change"):
-        change.change_loss(plain, x, inside, torch.Generator())
-
-
-@pytest.mark.parametrize(("weight", "share"), [(0.0, 0.5), (1.0, 0.0), (1.0, 1.0)])
-def test_impossible_shares_are_refused(weight: float, share: float) -> None:
-    with pytest.raises(ValueError, match="share between 0 and 1"):
-        Change(weight, share)
-
-
-@pytest.mark.parametrize(("batch", "first"), [(32, 16), (3, 1), (1, 1)])
-def test_a_batch_is_split_between_both_tasks(batch: int, first: int) -> None:
-    assert Change(share=0.5).split(batch) == first
 
 
 def test_local_contrast_is_the_distance_from_the_neighbourhood_in_its_own_spread() -> None:
@@ -130,43 +110,43 @@ def test_local_contrast_is_the_distance_from_the_neighbourhood_in_its_own_spread
             assert float(seen[0, first + 1, row, column]) == pytest.approx(expected, abs=2e-3)
 
 
-def trained(epochs: int, count: int = 32) -> Network:
+def trained(epochs: int, count: int = 32) -> Detector:
     torch.manual_seed(0)
-    network = Network(SEEING)
+    detector = Detector(SEEING)
     x, inside = slices(count)
-    schedule = Schedule(epochs=epochs, batch=16, rate=5e-3, patience=epochs, change=Change(), augmentation=STILL)
-    fit(network, Slices(x, inside), Slices(*slices(16, seed=1)), schedule)
-    return network
+    fit(detector, Slices(x, inside), Slices(*slices(16, seed=1)), Schedule(epochs, 16, 5e-3, patience=epochs, change=Change(32), augmentation=STILL))
+    return detector
 
 
-def found(network: Network, heights: Sequence[float]) -> list[float]:
-    """Mean change logit in a square of each height, less that beside it."""
+def found(detector: Detector, heights: Sequence[float]) -> list[float]:
+    """Mean logit in a square of each height, less that beside it."""
     said = []
     for height in heights:
         x, _ = slices(4, seed=9)
         x[:, :, 28:36, 30:38] += height
         with torch.no_grad():
-            logit = network(x).change
-        assert logit is not None
-        said.append(float(logit[:, 0, 28:36, 30:38].mean() - logit[:, 0, 12:20, 30:38].mean()))
+            logit = detector(x)[:, 0]
+        said.append(float(logit[:, 28:36, 30:38].mean() - logit[:, 12:20, 30:38].mean()))
     return said
 
 
 @pytest.mark.slow
-def test_a_few_epochs_teach_the_network_to_see_a_change() -> None:
+def test_a_few_epochs_teach_a_detector_to_see_a_change() -> None:
     nothing, faint, strong = found(trained(25, 256), (0.0, 0.06, 0.2))
     assert nothing < 0.5
     assert strong > faint > nothing
     assert strong > 2.0
 
 
-def test_training_the_output_is_repeatable() -> None:
+def test_training_a_detector_is_repeatable() -> None:
     first, second = (trained(1).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_output_is_one_more_part_of_the_evidence() -> None:
-    network = trained(1)
+def test_a_detector_adds_one_part_to_the_evidence_and_changes_no_other() -> None:
+    network = Network(Architecture(EDGE, 1, (8, 16), ("open", "open"))).eval()
+    alone = scoring.look(network, slices(6)[0][:, 0])
+    network.detector = trained(1)
     x, inside = slices(6)
     normals = [Example(x[:, 0], inside), Example(slices(6, seed=2)[0][:, 0], inside)]
     fusion = Fusion(pixel=(0, 0, 0, 0, 0, 1))
@@ -174,11 +154,26 @@ def test_the_output_is_one_more_part_of_the_evidence() -> None:
     assert len(measured.mean) == len(scoring.PARTS)
     seen = scoring.look(network, x[:, 0])
     assert seen.change is not None
+    assert alone.change is None
+    assert torch.equal(alone.mean, seen.mean)
     judged = scoring.judge(x[:, 0], seen, inside, measured, fusion, Stratum())
     maps = scoring.evidence(x[:, 0], seen, inside, measured.low_mean, measured.low_axes)
     assert torch.equal(maps[-1], seen.change * inside)
     expected = scoring.standardise(maps, inside, measured, Stratum().bins(6, 1))[-1]
     assert torch.allclose(judged.z, expected, atol=1e-6)
+    assert len({float(value) for value in measured.mean[-1].flatten()}) == 1  # the same everywhere
+
+
+def test_a_detector_may_look_at_more_slices_than_the_autoencoder() -> None:
+    network = Network(Architecture(EDGE, 1, (8, 16), ("open", "open"))).eval()
+    x = slices(5)[0][:, 0]
+    alone = scoring.look(network, x)
+    network.detector = Detector(replace(SEEING, inputs=3)).eval()
+    assert network.slices == 3
+    seen = scoring.look(network, x)
+    assert torch.equal(alone.mean, seen.mean)
+    with torch.no_grad():
+        assert torch.allclose(seen.change, network.detector(with_neighbours(x, 3))[:, 0], atol=1e-5)  # type: ignore[arg-type]
 
 
 def test_crops_are_squares_around_foreground_pixels_with_the_area_of_the_slices() -> None:
@@ -202,9 +197,9 @@ def test_crops_of_the_whole_edge_are_the_slices() -> None:
 
 def test_batch_normalisation_ends_with_the_statistics_of_clean_slices() -> None:
     torch.manual_seed(0)
-    network = Network(replace(SEEING, norm="batch"))
+    network = Network(SEEING)
     train = Slices(*slices(32))
-    fit(network, train, Slices(*slices(8, seed=1)), Schedule(epochs=1, batch=16, change=Change(crop=32), augmentation=STILL))
+    fit(network, train, Slices(*slices(8, seed=1)), Schedule(epochs=1, batch=16, augmentation=STILL))
     assert not network.training
     first = network.encoder[0][0]
     before = first[0](network.stem(contrasts(train.pixels)))

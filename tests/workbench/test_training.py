@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -56,6 +57,28 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for number, dataset in enumerate(make_study(PhantomSpec(region="head", seed=seed, slices=8, rows=64))):
             dataset.save_as(folder / str(seed) / f"{number}.dcm", enforce_file_format=True)
     yield folder
+
+
+@pytest.mark.slow
+def test_a_detector_is_added_to_a_trained_bundle_whose_autoencoder_stays_as_it_was(copy: Path) -> None:
+    before = bundles.load(copy)
+    with pytest.raises(InputError, match="asks for no detector"):
+        training.train_detector(copy)
+    text = (copy / "model.yaml").read_text()
+    (copy / "model.yaml").write_text(
+        text.replace("scoring: {bins: 2}", "detector: {inputs: 3, channels: [8, 16], crop: 32, epochs: 2}\nscoring: {bins: 2, pixel: [1, 1, 1, 1, 0, 1]}")
+    )
+    training.train_detector(copy)
+    after = bundles.load(copy)
+    assert after.network.detector is not None
+    for name, value in before.network.state_dict().items():
+        assert torch.equal(value, after.network.state_dict()[name]), name
+    assert torch.equal(before.normals.mean, after.normals.mean[:-1])
+    volume = make_volume(PhantomSpec(region="head", seed=77, slices=6, rows=64)).volume
+    assert analyse_volume(volume, after, today=TODAY).parts.keys() == analyse_volume(volume, before, today=TODAY).parts.keys()
+    assert not (copy / training.DETECTOR_CHECKPOINT).exists()
+    training.measure(copy)
+    assert bundles.load(copy).network.detector is not None
 
 
 class Interrupted(Exception):
