@@ -66,11 +66,20 @@ def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     gate.check(volume, manifest)
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
-    to_model = manifest.preprocessing.intensity.to_model
-    x = threads.by_slice(lambda view, inside: np.where(inside, to_model(view), np.float32(0)), resampled.view, foreground)  # the table is nobody's anatomy
-    prepared = Prepared(volume, resampled, torch.from_numpy(x), foreground, stratum_of(volume, manifest))
+    prepared = Prepared(
+        volume, resampled, torch.from_numpy(_values(resampled.view, foreground, manifest, picture=volume.picture)), foreground, stratum_of(volume, manifest)
+    )
     gate.check_quality(prepared.seen, foreground, manifest, picture=volume.picture)
     return prepared
+
+
+def _values(view: NDArray[np.float32], foreground: NDArray[np.bool_], manifest: Manifest, *, picture: bool) -> NDArray[np.float32]:
+    """Return the network's values. Beside the body there is 0, since a table is nobody's anatomy; pictures keep it.
+
+    A picture is cropped to what it shows, and where its body ends is guessed from grey values: a cut in the wrong place would make an outline.
+    """
+    to_model = manifest.preprocessing.intensity.to_model
+    return threads.by_slice(lambda values, inside: to_model(values) if picture else np.where(inside, to_model(values), np.float32(0)), view, foreground)
 
 
 BATCH = 32  # slices that pass through the network at a time, unless memory is short

@@ -110,7 +110,7 @@ def test_the_command_measures_only_when_it_is_asked_to(brains: Path, copy: Path)
     options = ["train", "--bundle", str(copy), "--data", str(brains), "--labels", str(brains / "labels.csv"), "--measure-only", "--device", "cpu"]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
-    assert "the network is as it was; measured what is usual on 26 studies and 6 held out" in done.output
+    assert "the autoencoder is as it was; measured what is usual on 26 studies and 6 held out" in done.output
 
 
 def test_a_bundle_is_calibrated_on_the_normal_pictures_of_a_table(brains: Path, copy: Path) -> None:
