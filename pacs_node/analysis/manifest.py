@@ -118,6 +118,7 @@ class Scoring(Part):
     study: tuple[float, ...] = (1.0, 1.0, 1.0)
     rule: Literal["weighted", "tail", "largest"] = Field("weighted", alias="fusion")  # see `autoencoder.fusing`
     top: float = 0.01
+    moving: int = 3
     centred: bool = False
     strata: tuple[Literal["weighting", "plane"], ...] = ()  # see `analysis.strata`
     top_slices: int = Field(5, ge=1)
@@ -125,7 +126,7 @@ class Scoring(Part):
     @property
     def fusion(self) -> Fusion:
         """The weights of the parts, and the rule that makes them one number."""
-        return Fusion(self.pixel, self.study, self.top, self.centred, self.rule)
+        return Fusion(self.pixel, self.study, self.top, self.centred, self.rule, self.moving)
 
 
 class Manifest(Part):

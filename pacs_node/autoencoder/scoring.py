@@ -249,16 +249,16 @@ def embedding_distance(embedding: Tensor, normals: Normals) -> Tensor:
     return white.square().mean(1).sqrt()
 
 
-def study_parts(z: Tensor, foreground: Tensor, slices: Tensor, distance: Tensor) -> Tensor:
+def study_parts(z: Tensor, foreground: Tensor, slices: Tensor, distance: Tensor, moving: int = _MOVING) -> Tensor:
     """Return the study parts in the order of `STUDY_PARTS`.
 
-    peak: maximum of the 3-slice moving average of the slice scores; extent: mean of the top 10 % of slices' mean z;
+    peak: maximum of the moving average of the slice scores over ``moving`` slices; extent: mean of the top 10 % of slices' mean z;
     embedding: maximum of the 3-slice moving average of the embedding distance.
     """
     inside = foreground.sum((1, 2)).clamp(min=1)
     means = (z * foreground).sum((1, 2)) / inside
     extent = means.topk(max(1, len(means) // 10)).values.mean()
-    return torch.tensor([moving_peak(slices), float(extent), moving_peak(distance)])
+    return torch.tensor([moving_peak(slices, moving), float(extent), moving_peak(distance)])
 
 
 def study_score(parts: Tensor, normals: Normals, fusion: Fusion) -> float:
@@ -272,7 +272,8 @@ def study_score(parts: Tensor, normals: Normals, fusion: Fusion) -> float:
 class Fusion:
     """How the parts are weighed: ``pixel`` in the order of `PARTS`, ``study`` of `ALL_STUDY_PARTS` (those left out at the end weigh nothing).
 
-    ``top`` is the share that makes a slice's score, ``rule`` one of `fusing.FUSIONS`.
+    ``top`` is the share that makes a slice's score, ``moving`` the slices of the moving average whose maximum is the peak (1 where slices
+    are so far apart that a small lesion shows on one or two of them), ``rule`` one of `fusing.FUSIONS`.
     ``centred``: the residual of each slice counts from its median, for images without a unit, whose brightness as a whole says nothing.
     """
 
@@ -281,6 +282,7 @@ class Fusion:
     top: float = 0.01
     centred: bool = False
     rule: str = "weighted"
+    moving: int = _MOVING
 
     def __post_init__(self) -> None:
         for name, weights, parts, optional in (("pixel", self.pixel, PARTS, 1), ("study", self.study, ALL_STUDY_PARTS, len(whole.NAMES))):
@@ -288,6 +290,8 @@ class Fusion:
                 raise ValueError(f"{name} weights {list(weights)} must be {len(parts)} numbers ({', '.join(parts)}), none negative, not all zero")
         if not 0 < self.top <= 1:
             raise ValueError(f"top {self.top} must be a share above 0 and at most 1")
+        if self.moving < 1:
+            raise ValueError(f"moving {self.moving} must be at least one slice")
         if self.rule not in FUSIONS:
             raise ValueError(f"unknown fusion {self.rule!r}: allowed are {', '.join(FUSIONS)}")
 
@@ -312,7 +316,7 @@ def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: F
 
     made = list(_in_turn(maps, threads.pieces(len(x), _PIECE if device == "cpu" else _PIECE_OF_A_GPU), device))
     z, slices = (torch.cat(parts) for parts in zip(*made, strict=True))
-    parts = study_parts(z, foreground, slices, embedding_distance(seen.embedding, normals))
+    parts = study_parts(z, foreground, slices, embedding_distance(seen.embedding, normals), fusion.moving)
     if normals.whole is not None:
         parts = torch.cat([parts, normals.whole.study(x, which)])
     named = {name: float(value) for name, value in zip(normals.study_parts, parts, strict=True)}

@@ -176,3 +176,15 @@ def test_a_long_series_is_judged_as_if_at_once(fitted: tuple[Network, scoring.No
     whole = scoring.judge(one.x, seen, one.foreground, normals, Fusion(), one.stratum)
     assert torch.allclose(pieces.z, whole.z, atol=1e-5)
     assert pieces.parts == pytest.approx(dict(whole.parts), abs=1e-5)
+
+
+def test_the_peak_is_the_maximum_of_as_many_slices_as_the_fusion_says(fitted: tuple[Network, scoring.Normals]) -> None:
+    network, normals = fitted
+    one = study(100)
+    one.x[3, 20:32, 20:32] += 0.4
+    seen = scoring.look(network, one.x)
+    single, several = (scoring.judge(one.x, seen, one.foreground, normals, Fusion(moving=moving), one.stratum) for moving in (1, 3))
+    assert single.parts["peak"] == pytest.approx(float(single.slices.max()))
+    assert several.parts["peak"] == pytest.approx(float(several.slices.unfold(0, 3, 1).mean(1).max()))
+    with pytest.raises(ValueError, match="at least one slice"):
+        Fusion(moving=0)
