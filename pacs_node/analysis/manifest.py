@@ -119,6 +119,7 @@ class Scoring(Part):
     rule: Literal["weighted", "tail", "largest"] = Field("weighted", alias="fusion")  # see `autoencoder.fusing`
     top: float = 0.01
     moving: int = 3
+    pictures: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0, 1.0)  # study, for mere pictures
     centred: bool = False
     strata: tuple[Literal["weighting", "plane"], ...] = ()  # see `analysis.strata`
     top_slices: int = Field(5, ge=1)
@@ -126,7 +127,7 @@ class Scoring(Part):
     @property
     def fusion(self) -> Fusion:
         """The weights of the parts, and the rule that makes them one number."""
-        return Fusion(self.pixel, self.study, self.top, self.centred, self.rule, self.moving)
+        return Fusion(self.pixel, self.study, self.top, self.centred, self.rule, self.moving, self.pictures)
 
 
 class Manifest(Part):

@@ -5,8 +5,8 @@
     file ─ turned as EXIF says ─► grey 0…255 ─ very large: averaged ─► one slice without plane, scale and unit
            (colour: luminance; transparent: NaN; 16 bits: 0…65535 as 0…255)
 
-A picture is a study of one slice; its longer edge fills the analysis grid. A screenshot has lost its unit: where a bundle's numbers mean
-physical values (`in_unit`), the grey values run along the bundle's line of intensities, so that black and white are the network's 0 and 1.
+A picture is a study of one slice; its longer edge fills the analysis grid. A screenshot has lost its unit and was windowed by whoever made
+it, so it is not scaled again: its grey values run along the bundle's line of intensities (`in_unit`), black and white are the network's 0 and 1.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ def _reduced(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def in_unit(volume: Volume, manifest: Manifest) -> Volume:
-    """Return a picture in the unit that the bundle's numbers mean; every other volume, and pictures of bundles with a scale of their own, as it is."""
+    """Return a picture in the unit that the bundle's numbers mean; as it is where they mean grey values."""
     how = manifest.preprocessing
     ends = how.intensity.physical[0], how.intensity.physical[-1]
-    if not volume.picture or how.scaling != "none" or ends == (0.0, WHITE):
+    if ends == (0.0, WHITE):
         return volume
     grey = volume.pixels[:]
     values = how.intensity.to_physical(grey / np.float32(WHITE))

@@ -62,7 +62,7 @@ def read_series(files: Sequence[Path], manifest: Manifest, beat: Beat = lambda f
 def prepare(volume: Volume, manifest: Manifest) -> Prepared:
     """Bring a volume to the bundle's unit, check the scope, and bring it to the network's grid and range: the same lines in training and in the node."""
     gate.check_modality(volume, manifest)
-    volume = SCALINGS[manifest.preprocessing.scaling](pictures.in_unit(volume, manifest))
+    volume = pictures.in_unit(volume, manifest) if volume.picture else SCALINGS[manifest.preprocessing.scaling](volume)
     gate.check(volume, manifest)
     resampled = resample(volume, manifest.preprocessing.grid)
     foreground = foreground_of(resampled.view, manifest.preprocessing.body_above)
@@ -158,7 +158,7 @@ def _finding(bundle: Bundle, prepared: Prepared, seen: scoring.Seen, scores: sco
         window=bundle.manifest.window,
         remarks=(*volume.remarks, *said.remarks, *_head_remarks(bundle, scores)),
         places=prepared.resampled.places,
-        contributions=explanation.study_contributions(scores, bundle.normals, bundle.manifest.scoring.fusion),
+        contributions=explanation.study_contributions(scores, bundle.normals, bundle.manifest.scoring.fusion.on(prepared.stratum, bundle.normals)),
         hottest=_hottest(bundle, prepared, seen, scores, top.tolist()),
         head=_head_score(bundle, seen, scores),
     )

@@ -38,4 +38,4 @@ def stratum_of(volume: Volume, manifest: Manifest) -> Stratum:
         values = values_of(manifest)
         value = values[0] if volume.picture and read(volume) not in values else read(volume)  # a picture does not say how it is weighted
         index, count = index * len(values) + values.index(value), count * len(values)
-    return Stratum(index, count)
+    return Stratum(index, count, volume.picture)

@@ -86,10 +86,11 @@ class Normals:
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """Which of ``of`` kinds of series one is, counted from 0: each kind has healthy statistics of its own."""
+    """Which of ``of`` kinds of series one is, counted from 0: each kind has healthy statistics of its own. ``picture``: it is a mere picture."""
 
     index: int = 0
     of: int = 1
+    picture: bool = False
 
     def bins(self, slices: int, all_bins: int) -> Tensor:
         """Return for each of ``slices`` slices its row among the ``all_bins`` rows of `Normals`."""
@@ -274,6 +275,7 @@ class Fusion:
 
     ``top`` is the share that makes a slice's score, ``moving`` the slices of the moving average whose maximum is the peak (1 where slices
     are so far apart that a small lesion shows on one or two of them), ``rule`` one of `fusing.FUSIONS`.
+    ``pictures`` weighs the study parts of mere pictures: of many sources and crops, they are told apart as a whole, not by what is small.
     ``centred``: the residual of each slice counts from its median, for images without a unit, whose brightness as a whole says nothing.
     """
 
@@ -283,9 +285,15 @@ class Fusion:
     centred: bool = False
     rule: str = "weighted"
     moving: int = _MOVING
+    pictures: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name, weights, parts, optional in (("pixel", self.pixel, PARTS, 1), ("study", self.study, ALL_STUDY_PARTS, len(whole.NAMES))):
+        optional_parts = len(whole.NAMES)
+        for name, weights, parts, optional in (
+            ("pixel", self.pixel, PARTS, 1),
+            ("study", self.study, ALL_STUDY_PARTS, optional_parts),
+            ("pictures", self.pictures, ALL_STUDY_PARTS, optional_parts),
+        ):
             if not len(parts) - optional <= len(weights) <= len(parts) or min(weights) < 0 or not sum(weights):
                 raise ValueError(f"{name} weights {list(weights)} must be {len(parts)} numbers ({', '.join(parts)}), none negative, not all zero")
         if not 0 < self.top <= 1:
@@ -294,6 +302,11 @@ class Fusion:
             raise ValueError(f"moving {self.moving} must be at least one slice")
         if self.rule not in FUSIONS:
             raise ValueError(f"unknown fusion {self.rule!r}: allowed are {', '.join(FUSIONS)}")
+
+    def on(self, stratum: Stratum, normals: Normals) -> Fusion:
+        """Return the fusion that counts for a kind of series; ``normals`` that were learnt without the parts of pictures have none of their own."""
+        known = sum(self.pictures[: len(normals.study_parts)])
+        return replace(self, study=self.pictures) if stratum.picture and known else self
 
 
 def _fused(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion, which: Tensor) -> Tensor:
@@ -320,4 +333,4 @@ def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: F
     if normals.whole is not None:
         parts = torch.cat([parts, normals.whole.study(x, which)])
     named = {name: float(value) for name, value in zip(normals.study_parts, parts, strict=True)}
-    return Scores(z, slices, named, study_score(parts, normals, fusion))
+    return Scores(z, slices, named, study_score(parts, normals, fusion.on(stratum, normals)))

@@ -175,6 +175,21 @@ def test_the_longer_edge_fills_the_grid(saved: Saved) -> None:
     assert (place.row_step, place.column_step) == (pytest.approx(200 / 128), pytest.approx(200 / 128))
 
 
+@pytest.mark.parametrize("name", ["mr-brain", "ct-head", "us-breast"])
+def test_black_and_white_are_the_ends_of_the_network_s_range_and_nothing_is_cut_away(name: str, saved: Saved) -> None:
+    grey = np.full((128, 128), 0, dtype=np.uint8)
+    grey[20:108, 20:108] = 128
+    grey[40:60, 40:60] = 255
+    grey[2:6, 2:6] = 200  # a letter beside the body
+    prepared = prepare(pictures.read(saved(Image.fromarray(grey)), read_manifest(shipped("models") / name).modality), manifest_of(name))
+    assert prepared.stratum.picture
+    values = prepared.x[0]
+    assert float(values[50, 50]) == pytest.approx(1.0, abs=1e-4)
+    assert float(values[100, 80]) == pytest.approx(128 / 255, abs=1e-3)
+    assert float(values[4, 4]) == pytest.approx(200 / 255, abs=1e-3)
+    assert float(values[10, 100]) == pytest.approx(0.0, abs=1e-4)
+
+
 def test_only_a_picture_is_let_off_the_checks_that_need_geometry(saved: Saved) -> None:
     volume = pictures.read(saved(Image.fromarray(head())), "MR")
     manifest = manifest_of("mr-brain")

@@ -5,7 +5,7 @@ import torch
 
 from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.network import Architecture, Network
-from pacs_node.autoencoder.normals import Example, fit_normals
+from pacs_node.autoencoder.normals import Example, fit_normals, with_whole
 from pacs_node.autoencoder.scoring import Fusion, Seen
 
 EDGE = 64
@@ -188,3 +188,21 @@ def test_the_peak_is_the_maximum_of_as_many_slices_as_the_fusion_says(fitted: tu
     assert several.parts["peak"] == pytest.approx(float(several.slices.unfold(0, 3, 1).mean(1).max()))
     with pytest.raises(ValueError, match="at least one slice"):
         Fusion(moving=0)
+
+
+def test_mere_pictures_are_judged_as_a_whole_where_that_was_learnt(fitted: tuple[Network, scoring.Normals]) -> None:
+    network, normals = fitted
+    learnt = with_whole(normals, [study(seed) for seed in range(12)])
+    one, fusion = study(100), Fusion(study=(1, 0, 0), pictures=(0, 0, 0, 1, 0))
+    seen = scoring.look(network, one.x)
+    by_kind = {
+        (picture, known is learnt): scoring.judge(one.x, seen, one.foreground, known, fusion, scoring.Stratum(picture=picture))
+        for picture in (False, True)
+        for known in (normals, learnt)
+    }
+    standard = {name: index for index, name in enumerate(learnt.study_parts)}
+    for (picture, whole), judged in by_kind.items():
+        part = "outline" if picture and whole else "peak"
+        place = standard[part]
+        expected = (judged.parts[part] - float(learnt.study_mean[place])) / float(learnt.study_spread[place])
+        assert judged.study == pytest.approx(expected, abs=1e-4)
