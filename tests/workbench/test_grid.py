@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,13 @@ def test_the_shipped_ablation_fits_every_shipped_bundle(name: str) -> None:
         assert manifests[one].recipe.corruptions == ()
     assert len({manifest.model_dump_json() for manifest in manifests.values()}) == len(manifests) - 2  # denoising and bounded have two names
     assert all(len(manifest.architecture.gates) == len(base.architecture.channels) for manifest in manifests.values())
+
+
+def test_the_grid_of_the_readme_fits_every_shipped_bundle(tmp_path: Path) -> None:
+    [block] = re.findall(r"^```yaml\n(variants:.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    grid = read_grid(written(tmp_path, block))
+    for path in sorted(shipped("models").glob("*/model.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = [manifest_of(content, grid, cell)[1] for cell in cells(grid)]
+        assert len(found) == 4
+        assert {set(one.architecture.gates) == {"open"} for one in found} == {True, False}
