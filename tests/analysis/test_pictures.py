@@ -97,6 +97,7 @@ def test_a_turned_photograph_stands_upright(saved: Saved) -> None:
     assert pictures.read_mask(mask, path).shape == (60, 40)
 
 
+@pytest.mark.slow
 def test_a_very_large_picture_is_averaged_and_its_mask_with_it(saved: Saved) -> None:
     edge = 10_000
     values = np.zeros((edge, edge), dtype=np.uint8)

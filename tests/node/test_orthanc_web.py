@@ -25,7 +25,7 @@ from tests.node.test_processes import write
 from tests.reception.peers import dataset_bytes, make_ct, save
 
 Tool = Callable[[str], str]
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow]  # each starts an Orthanc that takes seconds to stop
 
 
 @pytest.fixture
@@ -103,7 +103,6 @@ def test_a_password_is_asked_for_and_given(make_orthanc: Callable[..., Orthanc],
     assert len(orthanc.instances()) == 2
 
 
-@pytest.mark.slow
 def test_results_of_a_node_arrive_once_although_the_server_is_stopped_and_started(
     make_orthanc: Callable[..., Orthanc], make_node: Callable[..., NodeProcess], tool: Tool, tmp_path: Path
 ) -> None:

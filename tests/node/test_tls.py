@@ -262,6 +262,7 @@ def test_only_the_suites_of_the_profile_are_spoken(start: Start, authority: Auth
     assert speak(old) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opening", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"], ids=["nothing", "half a hello", "http"])
 def test_who_begins_no_handshake_is_let_go_in_time(start: Start, opening: bytes, tool: Tool, authority: Authority, tmp_path: Path) -> None:
     receiver = start()

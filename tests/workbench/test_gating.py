@@ -44,6 +44,7 @@ def learnt(manifest: Manifest) -> Familiarity:
     return fitted
 
 
+@pytest.mark.slow
 def test_the_table_names_every_artefact_lesion_and_other_region_and_tells_them_from_usual_ones(manifest: Manifest, learnt: Familiarity) -> None:
     found = gating.table(manifest, learnt, count=2, usual=6)
     rows = {(row["kind"], row["name"]): row for row in found["groups"]}
@@ -129,6 +130,7 @@ def prepared_volume(index: int) -> Volume:
     return make_volume(PhantomSpec(region="head", slices=6, rows=64, seed=index)).volume
 
 
+@pytest.mark.slow
 def test_usual_series_are_read_as_they_are_in_the_node(manifest: Manifest, learnt: Familiarity) -> None:
     volume = prepared_volume(3)
     prepared = prepare(volume, manifest)

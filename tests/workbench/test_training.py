@@ -111,6 +111,7 @@ def test_a_site_trains_on_its_own_folder(untrained: Path, studies: Path) -> None
     assert bundles.load(untrained).name == "tiny"
 
 
+@pytest.mark.slow
 def test_training_fits_the_gate_where_the_model_asks_for_it_and_the_studies_are_enough(untrained: Path) -> None:
     text = (untrained / "model.yaml").read_text()
     (untrained / "model.yaml").write_text(text.replace("scope:\n", "scope:\n  familiarity: {refused: 0.05}\n"))

@@ -58,6 +58,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
     return folder, done
 
 
+@pytest.mark.slow
 def test_each_recipe_is_measured_on_the_fold_it_did_not_see_and_on_planted_lesions(tuned: tuple[Path, Tuned]) -> None:
     done = tuned[1]
     assert {name: len(lines) for name, lines in done.lines.items()} == {"open": 1, "closed": 1}
@@ -69,12 +70,14 @@ def test_each_recipe_is_measured_on_the_fold_it_did_not_see_and_on_planted_lesio
     assert [one.name for one in done.lines["open"][0].trials] == [one.name for one in done.lines["closed"][0].trials]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_bundle_is_changed_and_no_folder_is_left(tuned: tuple[Path, Tuned]) -> None:
     folder = tuned[0]
     assert (folder / "model.yaml").read_text() == YAML
     assert sorted(path.name for path in folder.iterdir()) == ["model.yaml", tuning.LEDGER]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again_unless_the_recipe_differs(tuned: tuple[Path, Tuned], tmp_path: Path) -> None:
     copy = shutil.copytree(tuned[0], tmp_path / "tiny")
     heard: list[str] = []
@@ -89,6 +92,7 @@ def test_what_is_done_is_not_done_again_unless_the_recipe_differs(tuned: tuple[P
         tune(copy, grid=Grid("g", {"recipe.rate": [0.003]}), plan=ONE, report=stop)
 
 
+@pytest.mark.slow
 def test_the_table_has_intervals_the_baselines_and_a_winner_whose_keys_are_written(tuned: tuple[Path, Tuned]) -> None:
     folder, done = tuned
     result = tuning_table.table(done, "tiny", "pacs-node tune --bundle tiny")
@@ -112,6 +116,7 @@ def test_the_table_has_intervals_the_baselines_and_a_winner_whose_keys_are_writt
     assert len({line.count("|") for line in table_lines}) == 1
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_says_how_to_apply_the_best(tuned: tuple[Path, Tuned], tmp_path: Path) -> None:
     copy = shutil.copytree(tuned[0], tmp_path / "tiny")
     grid, out = tmp_path / "grid.yaml", tmp_path / "card" / "ablation.json"
@@ -127,6 +132,7 @@ def test_the_command_prints_the_table_and_says_how_to_apply_the_best(tuned: tupl
     assert "| recipe | AUROC" in json.loads(out.read_text())["markdown"]
 
 
+@pytest.mark.slow
 def test_a_cell_that_does_not_fit_is_named_before_anything_is_trained(tuned: tuple[Path, Tuned], tmp_path: Path) -> None:
     copy = shutil.copytree(tuned[0], tmp_path / "tiny")
     before = (copy / tuning.LEDGER).read_bytes()
