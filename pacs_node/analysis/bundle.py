@@ -34,7 +34,7 @@ from pacs_node.autoencoder.baselines import Baselines
 from pacs_node.autoencoder.familiarity import Familiarity
 from pacs_node.autoencoder.network import Detector, Network
 from pacs_node.autoencoder.reference import Reference
-from pacs_node.autoencoder.scoring import Normals
+from pacs_node.autoencoder.scoring import Normals, Scores, Seen, Stratum, judge, look
 from pacs_node.autoencoder.whole import Whole
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import BundleError
@@ -64,6 +64,11 @@ class Bundle:
     def name(self) -> str:
         """The bundle's name."""
         return self.manifest.name
+
+    def judge(self, x: Tensor, foreground: Tensor, stratum: Stratum) -> tuple[Seen, Scores]:
+        """Look at prepared slices (S, P, P) and score them as the node would, in float32 on the device of the network."""
+        seen = look(self.network, x)
+        return seen, judge(x, seen, foreground, self.normals, self.manifest.scoring.fusion, stratum)
 
 
 def load(folder: Path) -> Bundle:

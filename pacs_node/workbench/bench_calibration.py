@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.manifest import WEIGHTS, Manifest, PhantomPart, sha256
-from pacs_node.autoencoder import calibration, scoring
+from pacs_node.autoencoder import calibration
 from pacs_node.errors import InputError
 from pacs_node.workbench import material
 from pacs_node.workbench.material import Planted, Report
@@ -148,8 +148,7 @@ def phantoms_of(manifest: Manifest, folder: Path) -> PhantomPart:
 def score(bundle: Bundle, planted: Planted) -> float:
     """Score one prepared phantom as the node would."""
     one = planted.prepared
-    seen = scoring.look(bundle.network, one.x)
-    return scoring.judge(one.x, seen, torch.from_numpy(one.foreground), bundle.normals, bundle.manifest.scoring.fusion, one.stratum).study
+    return bundle.judge(one.x, torch.from_numpy(one.foreground), one.stratum)[1].study
 
 
 def _read(cache: Path, head: dict[str, object]) -> list[float]:

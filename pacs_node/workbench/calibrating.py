@@ -19,7 +19,6 @@ from pacs_node.analysis.manifest import CALIBRATION, WEIGHTS, Manifest, sha256
 from pacs_node.analysis.origin import is_known
 from pacs_node.analysis.pipeline import prepare, refuse_unfamiliar
 from pacs_node.autoencoder import calibration as arithmetic
-from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
 from pacs_node.errors import InputError, NotAnalysable
 from pacs_node.records import Origin, Population, Volume
@@ -233,6 +232,6 @@ def _volume(series: SeriesFiles, manifest: Manifest, population: Population) -> 
 
 def _score(bundle: Bundle, one: Example, tail: arithmetic.PixelTail) -> float:
     """Score one study as the node would, and count its pixels."""
-    judged = scoring.judge(one.x, scoring.look(bundle.network, one.x), one.foreground, bundle.normals, bundle.manifest.scoring.fusion, one.stratum)
+    _, judged = bundle.judge(one.x, one.foreground, one.stratum)
     tail.add(judged.z[one.foreground].numpy())
     return math.ceil(judged.study * 1e6) / 1e6  # never below the score itself: the same study seen again must not be above its own

@@ -19,8 +19,7 @@ from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.calibration_file import described
 from pacs_node.analysis.manifest import CARD, WEIGHTS, Manifest, Scope
 from pacs_node.analysis.statement import lifetime
-from pacs_node.autoencoder import scoring
-from pacs_node.workbench import evaluation, gating, material
+from pacs_node.workbench import evaluation, evaluation_readings, gating, material
 from pacs_node.workbench.card_tables import GATE, PICTURES, gate_of, read_tables, recipes_in, slug, tables_of
 from pacs_node.workbench.evaluation_sets import FAMILIES, PHANTOMS, Case
 
@@ -64,8 +63,8 @@ def _draw_families(bundle: Bundle, folder: Path) -> None:
 def picture(bundle: Bundle, case: Case) -> NDArray[np.uint8]:
     """Return an RGB picture of the slice that holds most of the lesion: original, reconstruction, z map, and the lesion's true place."""
     planted = evaluation.make(bundle, case)
-    seen = scoring.look(bundle.network, planted.prepared.x)
-    z = evaluation.judged(bundle, planted).z.numpy()
+    seen, scores = evaluation_readings.judge(bundle, planted.prepared)
+    z = scores.z.numpy()
     index = int(planted.lesion.sum((1, 2)).argmax())
     reconstruction = bundle.manifest.preprocessing.intensity.to_physical(seen.mean[index].numpy())
     view = np.nan_to_num(planted.prepared.resampled.view[index], nan=-2000.0)

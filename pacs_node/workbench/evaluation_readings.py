@@ -64,9 +64,7 @@ class Reading(BaseModel):
 
 def judge(bundle: Bundle, prepared: Prepared) -> tuple[scoring.Seen, scoring.Scores]:
     """Look at a prepared study and score it as the node would."""
-    seen = scoring.look(bundle.network, prepared.x)
-    foreground, fusion = torch.from_numpy(prepared.foreground), bundle.manifest.scoring.fusion
-    return seen, scoring.judge(prepared.x, seen, foreground, bundle.normals, fusion, prepared.stratum)
+    return bundle.judge(prepared.x, torch.from_numpy(prepared.foreground), prepared.stratum)
 
 
 def read(bundle: Bundle, subject: Subject, sample: Sample) -> Reading:

@@ -13,7 +13,6 @@ from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.head_file import HEAD, TrainedHead, write_head
 from pacs_node.analysis.manifest import read_manifest, sha256
-from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.head import LEAST, Labels, cross_validated, fit_head
 from pacs_node.errors import InputError
 from pacs_node.workbench import material, metrics
@@ -74,9 +73,7 @@ def _labels(bundle: Bundle, data: Sequence[Path], labels: Path, report: Report, 
     """Judge each labelled study as the node would; returns what the head learns from, and the scores."""
     manifest, rows, scores = bundle.manifest, [], []
     for one in material.each_labelled(data, manifest, labels, report, refused):
-        x, foreground = one.prepared.x, torch.from_numpy(one.prepared.foreground)
-        seen = scoring.look(bundle.network, x)
-        judged = scoring.judge(x, seen, foreground, bundle.normals, manifest.scoring.fusion, one.prepared.stratum)
+        seen, judged = bundle.judge(one.prepared.x, torch.from_numpy(one.prepared.foreground), one.prepared.stratum)
         rows.append((judged.parts, seen.embedding.mean(0).numpy(), one.label != material.NORMAL, one.patient))
         scores.append(judged.study)
     if not rows:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pacs_node.analysis.bundle import Bundle
-from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.normals import Example
 from pacs_node.workbench.material import Report
 from pacs_node.workbench.shelf import Shelf
@@ -58,5 +57,4 @@ def fence(scores: Sequence[float]) -> float:
 
 
 def _score(bundle: Bundle, one: Example) -> float:
-    seen = scoring.look(bundle.network, one.x)
-    return scoring.judge(one.x, seen, one.foreground, bundle.normals, bundle.manifest.scoring.fusion, one.stratum).study
+    return bundle.judge(one.x, one.foreground, one.stratum)[1].study

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pacs_node.analysis.bundle import Bundle
-from pacs_node.autoencoder import scoring
 from pacs_node.autoencoder.baselines import judge_baselines
 from pacs_node.autoencoder.corruption import corrupt
 from pacs_node.autoencoder.losses import beta_nll
@@ -35,10 +34,10 @@ class Trial:
 
 def try_out(bundle: Bundle, name: str, patient: str, unusual: bool, example: Example, spoiling: Sequence[str]) -> Trial:
     """Judge one study as the node would; of a normal one also say how well it is restored after ``spoiling``."""
-    x, foreground, fusion = example.x.float(), example.foreground, bundle.manifest.scoring.fusion
-    judged = scoring.judge(x, scoring.look(bundle.network, x), foreground, bundle.normals, fusion, example.stratum)
+    x, foreground = example.x.float(), example.foreground
+    _, judged = bundle.judge(x, foreground, example.stratum)
     scores = {STUDY: judged.study, **judged.parts}
-    baselines = {known: float(value) for known, (value, _) in judge_baselines(x, foreground, bundle.baselines, fusion.top).items()}
+    baselines = {known: float(value) for known, (value, _) in judge_baselines(x, foreground, bundle.baselines, bundle.manifest.scoring.top).items()}
     if unusual:
         return Trial(name, patient, True, scores, baselines)
     loss, error = restored(bundle, x, foreground, spoiling)
