@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pacs_node.autoencoder.adversarial import Adversarial
-from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.corruption import CORRUPTIONS, DEFAULT_CORRUPTIONS, Augmentation
 from pacs_node.autoencoder.fitting import Schedule
 from pacs_node.autoencoder.gates import PRICED
@@ -161,9 +160,7 @@ class DetectorPart(Part):
     def schedule(self, recipe: Recipe) -> Schedule:
         """Return how it is trained, beside the autoencoder's recipe."""
         how = Augmentation(**recipe.augmentation.model_dump())
-        return Schedule(
-            self.epochs, self.batch, self.rate, self.patience, self.seed, augmentation=how, precision=recipe.precision, change=Change(self.crop or None)
-        )
+        return Schedule(self.epochs, self.batch, self.rate, self.patience, self.seed, augmentation=how, precision=recipe.precision, crop=self.crop or None)
 
 
 def check_recipe(network: NetworkPart, recipe: Recipe) -> None:

@@ -18,7 +18,6 @@ frequent whatever the modality. Slices are (B, inputs, P, P) float in [0, 1], fo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,16 +38,6 @@ _BRIGHTEST = 24.0  # no pixel differs by more noise than this: the edge of a bon
 _LEAST_NOISE = 0.003  # of the range of the input
 _AGAIN = 0.55  # chance of each of two shapes a slice
 _NORMAL = 1.4826 / 0.94  # median of absolute values to standard deviation; a 3 × 3 mean takes 6 % of white noise along
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How a detector is trained: on squares of ``crop`` pixels an edge, as many as have the area of the slices, centred on the foreground.
-
-    The same arithmetic shows it several times as many changes as whole slices would; None: whole slices.
-    """
-
-    crop: int | None = 64
 
 
 def noise_level(x: Tensor, foreground: Tensor) -> Tensor:
@@ -128,7 +117,10 @@ def visibility(clean: Tensor, spoilt: Tensor, noise: Tensor) -> Tensor:
 
 
 def crops(x: Tensor, foreground: Tensor, edge: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return squares of ``edge`` pixels around random foreground pixels, as many as have the area of the slices, with their foreground."""
+    """Return squares of ``edge`` pixels around random foreground pixels, as many as have the area of the slices, with their foreground.
+
+    The same arithmetic shows a detector several times as many changes as whole slices would.
+    """
     batch, _, height, width = x.shape
     each = max(1, (height // edge) * (width // edge))
     centres = torch.multinomial(foreground.flatten(1).float() + 1e-6, each, replacement=True, generator=generator)
@@ -144,7 +136,7 @@ def crops(x: Tensor, foreground: Tensor, edge: int, generator: torch.Generator) 
 def change_loss(detector: Detector, clean: Tensor, foreground: Tensor, generator: torch.Generator, crop: int | None = None) -> Tensor:
     """Return the cross-entropy of a detector on slices that foreign shapes were blended into: a scalar, over the foreground.
 
-    ``crop``: see `Change`. The shapes are drawn on the CPU whatever the device, so that every device sees the same.
+    ``crop``: on `crops` of that edge. The shapes are drawn on the CPU whatever the device, so that every device sees the same.
     """
     here, inside = clean.cpu(), foreground.cpu()
     if crop is not None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pacs_node.autoencoder.adversarial import Adversarial, Adversary
-from pacs_node.autoencoder.change import Change, change_loss, crops
+from pacs_node.autoencoder.change import change_loss, crops
 from pacs_node.autoencoder.checkpoint import Progress, Resumable, resume, save
 from pacs_node.autoencoder.corruption import DEFAULT_CORRUPTIONS, Augmentation, augment, corrupt
 from pacs_node.autoencoder.losses import weight_of
@@ -46,8 +46,8 @@ class Schedule:
     """How long, how fast and towards what to train.
 
     ``patience``: epochs without a better held-out loss before training stops. ``precision``: see `precision.PRECISIONS`.
-    ``adversarial``: a discriminator takes part. ``change``: how a detector is trained, which
-    has no other objective.
+    ``adversarial``: a discriminator takes part. ``crop``: the edge of the `change.crops` that a
+    detector is trained on, None for whole slices; it has no other objective.
     """
 
     epochs: int = 20
@@ -60,7 +60,7 @@ class Schedule:
     augmentation: Augmentation = field(default_factory=Augmentation)
     adversarial: Adversarial | None = None
     precision: str = "float32"
-    change: Change | None = None
+    crop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: Callable[[Step], None] = lambda step: None,
 ) -> History:
-    """Train ``network``, with a schedule for changes a detector, in place and leave it with its best weights, in evaluation mode, on ``device``.
+    """Train ``network``, or a detector, in place and leave it with its best weights, in evaluation mode, on ``device``.
 
     ``checkpoint`` is written after every epoch and resumed from where it belongs to the same data size, schedule and architecture;
     any other content is ignored. ``progress`` is called after every batch and may raise to stop. Raises `ValueError` without slices, and
@@ -205,14 +205,10 @@ def _step(run: _Run, clean: Tensor, foreground: Tensor, generator: torch.Generat
 def _loss(run: _Run, clean: Tensor, foreground: Tensor, generator: torch.Generator, done: float) -> tuple[Tensor, Tensor | None]:
     """Loss of reconstructing the clean middle slices from the spoilt input, with what was made of them; or of finding changes, without."""
     if isinstance(run.network, Detector):
-        return change_loss(run.network, clean, foreground[:, 0], generator, _crop(run)), None
+        return change_loss(run.network, clean, foreground[:, 0], generator, run.schedule.crop), None
     spoilt = corrupt(clean, generator, run.schedule.corruptions)
     loss, output = training_objective(run.network, run.schedule.objective, _middle(clean), weight_of(foreground), spoilt, done)
     return loss, output.mean
-
-
-def _crop(run: _Run) -> int | None:
-    return run.schedule.change.crop if run.schedule.change else None
 
 
 @torch.no_grad()
@@ -243,7 +239,7 @@ def _settle(run: _Run, train: Slices) -> None:
         layer.reset_running_stats()
         layer.momentum = None  # the mean over all batches
     run.network.train()
-    generator, crop = torch.Generator().manual_seed(run.schedule.seed), _crop(run)
+    generator, crop = torch.Generator().manual_seed(run.schedule.seed), run.schedule.crop
     chosen = torch.arange(0, len(train.pixels), max(1, len(train.pixels) // _SETTLING))
     for some in torch.split(chosen, run.schedule.batch):
         x = train.pixels[some].float()

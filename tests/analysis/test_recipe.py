@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from pacs_node.analysis.manifest import Manifest, read_manifest
-from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.fitting import Schedule
 from pacs_node.autoencoder.network import SIZES
 from pacs_node.autoencoder.objective import Elbo, Objective
@@ -109,6 +108,6 @@ def test_a_detector_is_trained_by_a_recipe_of_its_own() -> None:
     assert asked.detector is not None
     assert asked.detectors is not None
     schedule = asked.detector.schedule(asked.recipe)
-    assert (schedule.epochs, schedule.change, schedule.seed, schedule.augmentation.rotation) == (7, Change(None), 4, 3)
+    assert (schedule.epochs, schedule.crop, schedule.seed, schedule.augmentation.rotation) == (7, None, 4, 3)
     assert (asked.detectors.inputs, asked.detectors.contrast, asked.detectors.norm) == (3, True, "batch")
     assert manifest().detectors is None

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from pacs_node.autoencoder import change, scoring
-from pacs_node.autoencoder.change import Change
 from pacs_node.autoencoder.corruption import Augmentation
 from pacs_node.autoencoder.fitting import Schedule, Slices, fit
 from pacs_node.autoencoder.network import Architecture, Detector, Network, contrasts, with_neighbours
@@ -114,7 +113,7 @@ def trained(epochs: int, count: int = 32) -> Detector:
     torch.manual_seed(0)
     detector = Detector(SEEING)
     x, inside = slices(count)
-    fit(detector, Slices(x, inside), Slices(*slices(16, seed=1)), Schedule(epochs, 16, 5e-3, patience=epochs, change=Change(32), augmentation=STILL))
+    fit(detector, Slices(x, inside), Slices(*slices(16, seed=1)), Schedule(epochs, 16, 5e-3, patience=epochs, crop=32, augmentation=STILL))
     return detector
 
 
