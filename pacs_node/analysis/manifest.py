@@ -20,7 +20,7 @@ from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.recipe import DetectorPart, NetworkPart, Part, Recipe, check_recipe
 from pacs_node.analysis.recipe import PhantomPart as PhantomPart
 from pacs_node.autoencoder.network import Architecture
-from pacs_node.autoencoder.scoring import Fusion
+from pacs_node.autoencoder.scoring import PARTS, Fusion
 from pacs_node.errors import BundleError
 
 FORMAT = 1
@@ -157,6 +157,8 @@ class Manifest(Part):
         self.scoring.fusion  # noqa: B018
         check_recipe(self.network, self.recipe)
         self.detectors  # noqa: B018
+        if self.detector is None and not sum(self.scoring.pixel[: len(PARTS) - 1]):
+            raise ValueError("scoring.pixel weighs the change map only, which needs a detector: add `detector: {}`, or weigh another map")
         return self
 
     @property

@@ -111,3 +111,11 @@ def test_a_detector_is_trained_by_a_recipe_of_its_own() -> None:
     assert (schedule.epochs, schedule.crop, schedule.seed, schedule.augmentation.rotation) == (7, None, 4, 3)
     assert (asked.detectors.inputs, asked.detectors.contrast, asked.detectors.norm) == (3, True, "batch")
     assert manifest().detectors is None
+
+
+def test_a_map_that_nothing_makes_cannot_be_all_that_counts() -> None:
+    content = yaml.safe_load((shipped("models") / "ct-head" / "model.yaml").read_text(encoding="utf-8"))
+    content["scoring"]["pixel"] = [0, 0, 0, 0, 0, 1]
+    with pytest.raises(ValueError, match="needs a detector"):
+        Manifest.model_validate(content)
+    Manifest.model_validate(content | {"detector": {}})
