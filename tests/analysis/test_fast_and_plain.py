@@ -86,7 +86,8 @@ def judged_both_ways(files: list[Path], bundle: Bundle) -> None:
 
 def study(folder: Path, name: str, **what: object) -> list[Path]:
     modality = {"ct": "CT", "mr": "MR", "pt": "PT", "us": "US"}[name[:2]]
-    fields: dict[str, object] = {"slices": 20, "rows": 160, "lesion": "ellipsoid", "contrast": 3.0, "size": 0.05}
+    small = {"slices": 4, "rows": 256} if modality == "US" else {"slices": 20, "rows": 160}  # ultrasound of fewer rows is another field of view
+    fields: dict[str, object] = {**small, "lesion": "ellipsoid", "contrast": 3.0, "size": 0.05}
     return write_study(PhantomSpec(modality=modality, region=BUNDLES[name], seed=9_100_000, **(fields | what)), folder)  # type: ignore[arg-type]
 
 

@@ -115,6 +115,7 @@ def test_a_detector_is_trained_by_a_recipe_of_its_own() -> None:
 
 def test_a_map_that_nothing_makes_cannot_be_all_that_counts() -> None:
     content = yaml.safe_load((shipped("models") / "ct-head" / "model.yaml").read_text(encoding="utf-8"))
+    content.pop("detector", None)
     content["scoring"]["pixel"] = [0, 0, 0, 0, 0, 1]
     with pytest.raises(ValueError, match="needs a detector"):
         Manifest.model_validate(content)
