@@ -11,7 +11,8 @@ from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 from pacs_node.dicom.header import text_of
 from pacs_node.records import Finding
 from pacs_node.results import codes as ours
-from pacs_node.results.drawing import Page, slice_page, text_page
+from pacs_node.results.canvas import Page
+from pacs_node.results.drawing import Heading, slice_page, text_page
 from pacs_node.results.identity import Label, add_request_attributes, copied_element, finish, local_time
 from pacs_node.results.lossiness import add_lossiness
 from pacs_node.results.references import frame_numbers, image_items, referenced_series, references_to
@@ -26,7 +27,8 @@ def build_capture(request: BuildRequest, companions: Mapping[str, Dataset]) -> D
     del companions
     finding = finding_of(request, "sc")
     tops = top_slices(finding, request.sources.analysed)[:MOST_SLICES]
-    pages = [summary_page(request, finding), *(slice_page(finding, top) for top in tops)]
+    heading = heading_of(request)
+    pages = [summary_page(request, finding), *(slice_page(finding, top, heading) for top in tops)]
     label = Label("sc", MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", 2, f"{algorithm_line(finding.algorithm)} anomaly pictures")
     dataset = Dataset()
     _add_image(dataset, request)
@@ -37,10 +39,16 @@ def build_capture(request: BuildRequest, companions: Mapping[str, Dataset]) -> D
 
 def summary_page(request: BuildRequest, finding: Finding) -> Page:
     """Draw the page of text."""
-    return text_page(score_line(finding), _verdict_line(finding), summary_rows(request, finding))
+    return text_page(score_line(finding), _standing(finding), summary_rows(request, finding), heading_of(request), finding)
 
 
-def _verdict_line(finding: Finding) -> str:
+def heading_of(request: BuildRequest) -> Heading:
+    """Return what every page says: which series, and whether the study was complete."""
+    number = text_of(request.header, "SeriesNumber")
+    return Heading(f"series {number}" if number else "", request.run.partial)
+
+
+def _standing(finding: Finding) -> str:
     standing = standing_line(finding)
     return standing[:1].upper() + standing[1:]
 
@@ -54,12 +62,14 @@ def summary_rows(request: BuildRequest, finding: Finding) -> list[tuple[str, str
     rows = [
         ("Study", " · ".join(part for part in study if part)),
         ("Series", " · ".join(part for part in series if part)),
-        ("Algorithm", f"{algorithm_line(finding.algorithm)} · {finding.algorithm.manufacturer}"),
-        ("Calibration", calibration_line(finding.calibration) if finding.calibration else UNCALIBRATED_HERE),
-        ("Run", f"{run.number} · {local_time(request):%Y-%m-%d %H:%M} · pipeline {run.pipeline}"),
-        ("Completeness", completeness_line(run)),
     ]
     rows += [("Stands out", top.line) for top in top_slices(finding, request.sources.analysed)[:MOST_SLICES]]
+    rows += [
+        ("Algorithm", f"{algorithm_line(finding.algorithm)} · {finding.algorithm.manufacturer}"),
+        ("Calibration", calibration_line(finding.calibration) if finding.calibration else UNCALIBRATED_HERE),
+        ("Completeness", completeness_line(run)),
+        ("Run", f"{run.number} · {local_time(request):%Y-%m-%d %H:%M} · pipeline {run.pipeline}"),
+    ]
     return rows + [("Remark", remark) for remark in dict.fromkeys((*volume.remarks, *finding.remarks))]
 
 

@@ -2,188 +2,190 @@
 
 ::
 
-    ┌───────────────────────────────────────────────┐
-    │ AI · research use            slice, position  │
-    │ score · verdict              algorithm        │
-    │ ┌─────────────────┐   ┌─────────────────┐     │
-    │ │ original + heat │   │ reconstruction  │     │
-    │ └─────────────────┘   └─────────────────┘     │
-    │ ▒▒ colour bar ▒▒      what the colours mean   │
-    └───────────────────────────────────────────────┘
+    ┌──────────────────────────────────────────┐   ┌──────────────────────────────────────────┐
+    │ AI · research use          PARTIAL study │   │ AI · research use          PARTIAL study │
+    │ score · verdict · standing               │   │ score · verdict                          │
+    │ what was analysed, by what, how          │   │ series, slice, position      slice score │
+    │ which slices stand out                   │   │ ┌────────────────────────┐ ┌───────────┐ │
+    │ remarks                                  │   │ │                        │ │ original  │ │
+    │                                          │   │ │    original + heat     │ └───────────┘ │
+    │                                          │   │ │                        │ ┌───────────┐ │
+    │                                          │   │ │                        │ │  reconstr.│ │
+    │ ▁▁▂▁▅█▃▁▁ slice scores                   │   │ └────────────────────────┘ └───────────┘ │
+    │                                          │   │ ▒▒ colour bar, what the colours mean ▒▒  │
+    └──────────────────────────────────────────┘   └──────────────────────────────────────────┘
 
-Type is large enough to be read when a viewer shows the page at 512 pixels.
+The page is nearly square, and its smallest type is read without effort when a viewer shows it at 512 pixels. No patient is named:
+the viewer does that from the header, and pixels cannot be corrected later.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from pacs_node.records import Finding
 from pacs_node.results import panels
+from pacs_node.results.canvas import AMBER, GREY, LARGE, MEDIUM, SMALL, WHITE, Canvas, Page, fitted, shortened, width_of, wrapped
 from pacs_node.results.modalities import manner_of
 from pacs_node.results.panels import SIZE
-from pacs_node.results.wording import Slice, algorithm_line, number, score_line, to_ascii
+from pacs_node.results.wording import Slice, algorithm_line, number, score_line
 
-MARGIN = 24
-WIDTH = 2 * SIZE + 3 * MARGIN
-HEIGHT = 812
-PANEL_TOP = 136
-LEFT, RIGHT = MARGIN, SIZE + 2 * MARGIN  # of the two panels
+MARGIN = 20
+ASIDE = 256  # pixels of the small panels
+LEFT, RIGHT = MARGIN, SIZE + 2 * MARGIN  # of the large panel, of the small ones
+PANEL_TOP, LOWER_TOP = 144, 144 + ASIDE + 32  # of large and upper, of lower panel
+WIDTH, HEIGHT = RIGHT + ASIDE + MARGIN, 820
 BANNER = "AI · research use · not for diagnosis"
 
-_WHITE, _GREY, _AMBER, _BLACK = (255, 255, 255), (170, 170, 170), (255, 190, 60), (0, 0, 0)
-_LARGE, _MEDIUM, _SMALL = 32, 28, 25
-_KNOWN = frozenset("·°±")  # beyond ASCII, what the font has
-
-Page = panels.Image
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=size))
+_ROOM = WIDTH - 2 * MARGIN
+_LINE, _SMALL_LINE, _GAP = 36, 28, 4  # from one line of type to the next; more between groups of them
+_BAR_TOP = PANEL_TOP + SIZE + 12
+_STRIP, _BAR = 84, 24  # height of the strip of slice scores, largest width of a bar
 
 
-def drawable(text: str) -> str:
-    """Return ``text`` with the characters that the font has."""
-    return "".join(char if char in _KNOWN else to_ascii(char) for char in text)
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What every page says of the run."""
+
+    series: str = ""  # which series the slices are of, "" where it has no number
+    partial: bool = False  # the study was not complete
 
 
-class Canvas:
-    """A black page to write on."""
-
-    def __init__(self) -> None:
-        self.image = Image.new("RGB", (WIDTH, HEIGHT), _BLACK)
-        self._draw = ImageDraw.Draw(self.image)
-
-    def write(self, place: tuple[int, int], text: str, size: int = _MEDIUM, colour: tuple[int, int, int] = _WHITE, anchor: str = "la") -> None:
-        """Write one line; ``anchor`` as in Pillow (la: place is its upper left, ra: its upper right)."""
-        self._draw.text(place, drawable(text), fill=colour, font=_font(size), anchor=anchor)
-
-    def mark(self, place: tuple[int, int], text: str) -> None:
-        """Write a mark on a picture, around its middle ``place``, with an outline so that it is seen on any ground."""
-        self._draw.text(place, drawable(text), fill=_AMBER, font=_font(_MEDIUM), anchor="mm", stroke_width=2, stroke_fill=_BLACK)
-
-    def width_of(self, text: str, size: int) -> int:
-        """Return the width of a line in pixels."""
-        return int(self._draw.textlength(drawable(text), font=_font(size)))
-
-    def shortened(self, text: str, size: int, width: int) -> str:
-        """Return ``text`` cut so that it fits into ``width`` pixels."""
-        while len(text) > 4 and self.width_of(text, size) > width:
-            text = text[:-4].rstrip() + "..."
-        return text
-
-    def wrapped(self, text: str, size: int, width: int) -> list[str]:
-        """Break a text into lines of at most ``width`` pixels; a longer word is broken too."""
-        lines: list[str] = []
-        line = ""
-        for word in text.split():
-            longer = f"{line} {word}".strip()
-            if self.width_of(longer, size) <= width:
-                line = longer
-                continue
-            if line:
-                lines.append(line)
-            while self.width_of(word, size) > width:
-                cut = self._longest_start(word, size, width)
-                lines.append(word[:cut])
-                word = word[cut:]
-            line = word
-        return [*lines, line] if line else lines
-
-    def _longest_start(self, word: str, size: int, width: int) -> int:
-        """Return how many characters of a word fit into ``width`` pixels, at least one."""
-        return max(1, bisect_right(range(1, len(word)), width, key=lambda count: self.width_of(word[:count], size)))
-
-    def paste(self, place: tuple[int, int], picture: Page) -> None:
-        """Lay a grey or colour picture on the page."""
-        self.image.paste(Image.fromarray(picture).convert("RGB"), place)
-
-    def page(self) -> Page:
-        """Return the page, (HEIGHT, WIDTH, 3)."""
-        return np.asarray(self.image, dtype=np.uint8)
+def _banner(canvas: Canvas, heading: Heading) -> None:
+    canvas.write((LEFT, 32), BANNER, MEDIUM, AMBER)
+    if heading.partial:
+        canvas.write((WIDTH - MARGIN, 32), "PARTIAL study", MEDIUM, AMBER, "rs")
 
 
 # --- text page ---------------------------------------------------------------------------------------------------------
 
 
-def text_page(title: str, verdict: str, rows: Sequence[tuple[str, str]]) -> Page:
+def text_page(title: str, standing: str, rows: Sequence[tuple[str, str]], heading: Heading, finding: Finding) -> Page:
     """Draw the first page: what was found in large type, then names and values; what does not fit is said to be in the report."""
-    canvas = Canvas()
-    canvas.write((MARGIN, 22), BANNER, _MEDIUM, _AMBER)
-    canvas.write((MARGIN, 66), canvas.shortened(title, _LARGE, WIDTH - 2 * MARGIN), _LARGE)
-    canvas.write((MARGIN, 110), canvas.shortened(verdict, _LARGE, WIDTH - 2 * MARGIN), _LARGE, _AMBER)
-    y, column, step = 168, MARGIN + 210, _SMALL + 7
-    for name, value in rows:
-        lines = canvas.wrapped(value, _SMALL, WIDTH - MARGIN - column) or ["-"]
-        if y + step * len(lines) > HEIGHT - MARGIN - step:
-            canvas.write((MARGIN, HEIGHT - MARGIN - _SMALL), "more in the structured report", _SMALL, _GREY)
-            break
-        canvas.write((MARGIN, y), name, _SMALL, _GREY)
-        for line in lines:
-            canvas.write((column, y), line, _SMALL)
-            y += step
-        y += 4
+    canvas = Canvas(WIDTH, HEIGHT)
+    _banner(canvas, heading)
+    y = _write_lines(canvas, 32 + _LINE + 4, fitted(title, LARGE, _ROOM, 2), WHITE)
+    y = _write_lines(canvas, y, fitted(standing, LARGE, _ROOM, 2), AMBER)
+    strip = len(finding.slice_scores) > 2
+    _write_rows(canvas, y + 6, rows, HEIGHT - MARGIN - (_STRIP + 2 * _SMALL_LINE if strip else 0))
+    if strip:
+        _draw_strip(canvas, finding)
     return canvas.page()
+
+
+def _write_lines(canvas: Canvas, y: int, lines: Sequence[str], colour: tuple[int, int, int]) -> int:
+    """Write lines of large type from base line ``y`` down; returns the next base line."""
+    for row, line in enumerate(lines):
+        canvas.write((MARGIN, y + row * _LINE), line, LARGE, colour)
+    return y + len(lines) * _LINE
+
+
+def _write_rows(canvas: Canvas, y: int, rows: Sequence[tuple[str, str]], bottom: int) -> None:
+    """Write names and values between the base lines ``y`` and ``bottom``; a name is not repeated under itself."""
+    column = MARGIN + 20 + max((width_of(name, SMALL) for name, _ in rows), default=0)
+    above = ""
+    for place, (name, value) in enumerate(rows):
+        lines = wrapped(value, SMALL, WIDTH - MARGIN - column) or ["-"]
+        last = place == len(rows) - 1
+        if y + _GAP + _SMALL_LINE * (len(lines) - last) > bottom:  # the line that says so has to fit, too
+            canvas.write((MARGIN, y), "more in the structured report", SMALL, GREY)
+            return
+        if name != above:
+            y += _GAP if above else 0
+            canvas.write((MARGIN, y), name, SMALL, GREY)
+        for line in lines:
+            canvas.write((column, y), line, SMALL)
+            y += _SMALL_LINE
+        above = name
+
+
+def _draw_strip(canvas: Canvas, finding: Finding) -> None:
+    """Draw a bar for each slice of the series in its order, in amber those that stand out."""
+    scores = np.nan_to_num(np.asarray(finding.slice_scores, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = min(0.0, float(scores.min())), max(float(scores.max()), 1e-6)
+    floor = HEIGHT - MARGIN - _SMALL_LINE
+    edges = LEFT + np.arange(len(scores) + 1) * min(_ROOM / len(scores), _BAR)
+    order = [*np.setdiff1d(np.arange(len(scores)), finding.top_slices), *finding.top_slices]  # where bars are narrower than a pixel, those stay in sight
+    for index in order:
+        left, right = int(edges[index]), max(int(edges[index]), int(edges[index + 1]) - 2)
+        top = floor - round(_STRIP * (scores[index] - low) / (high - low))
+        canvas.bar((left, min(top, floor - 1), right, floor), AMBER if index in finding.top_slices else GREY)
+    item = manner_of(finding.volume).item
+    canvas.write((LEFT, HEIGHT - MARGIN), f"{item} scores from first to last {item}, largest {number(high)}; amber: stands out", SMALL, GREY)
 
 
 # --- slice page --------------------------------------------------------------------------------------------------------
 
 
-def slice_page(finding: Finding, top: Slice) -> Page:
+def slice_page(finding: Finding, top: Slice, heading: Heading) -> Page:
     """Draw the page of one slice."""
-    canvas, scale, manner = Canvas(), panels.SCALES[finding.heat_calibrated], manner_of(finding.volume)
-    _write_head(canvas, finding, top)
-    grey = panels.anatomy(finding, top.index)
-    canvas.paste((LEFT, PANEL_TOP), panels.overlay(grey, panels.heat(finding, top.index), scale))
-    canvas.paste((RIGHT, PANEL_TOP), panels.reconstruction(finding, top.index))
-    canvas.write((LEFT, PANEL_TOP - 34), "original with heat", _SMALL, _GREY)
-    canvas.write((RIGHT, PANEL_TOP - 34), "reconstruction by the model (synthetic)", _SMALL, _GREY)
+    canvas, scale = Canvas(WIDTH, HEIGHT), panels.SCALES[finding.heat_calibrated]
+    original, heat = panels.anatomy(finding, top.index), panels.heat(finding, top.index)
+    _write_head(canvas, finding, top, heading)
+    canvas.write((LEFT, PANEL_TOP - 10), "original with heat", SMALL, GREY)
+    canvas.write((RIGHT, PANEL_TOP - 10), "original", SMALL, GREY)
+    canvas.write((RIGHT, LOWER_TOP - 10), "reconstruction, synthetic", SMALL, GREY)
+    canvas.paste((LEFT, PANEL_TOP), panels.overlay(original, heat, scale))
+    canvas.paste((RIGHT, PANEL_TOP), _reduced(original))
+    canvas.paste((RIGHT, LOWER_TOP), _reduced(panels.reconstruction(finding, top.index)))
     plane = finding.volume.frames[top.index].plane
-    if plane is not None and manner.in_patient:
-        for left in (LEFT, RIGHT):
-            _write_letters(canvas, left, panels.edge_letters(plane))
+    if plane is not None and manner_of(finding.volume).in_patient:
+        letters = panels.edge_letters(plane)
+        _write_letters(canvas, (LEFT, PANEL_TOP), SIZE, letters)
+        for corner in ((RIGHT, PANEL_TOP), (RIGHT, LOWER_TOP)):
+            _write_letters(canvas, corner, ASIDE, letters)
     _draw_scale(canvas, scale)
-    caption = f"{scale.caption} {window_line(finding)} Not for measurements."
-    for row, line in enumerate(canvas.wrapped(caption, _SMALL, SIZE)[:4]):
-        canvas.write((RIGHT, PANEL_TOP + SIZE + 14 + row * (_SMALL + 7)), line, _SMALL, _GREY)
+    _write_legend(canvas, finding, scale, drawn=bool((heat >= scale.shown_from).any()))
     return canvas.page()
 
 
 def window_line(finding: Finding) -> str:
     """Say the display window, with what its numbers are."""
-    (centre, width), manner = finding.window, manner_of(finding.volume)
+    (low, high), manner = panels.window_edges(finding), manner_of(finding.volume)
     unit = f" {manner.unit}" if manner.unit else ""
-    return f"Window centre {number(centre)}, width {number(width)}{unit}{', dark is high' if manner.dark_is_high else ''}."
+    return f"Window centre {number((low + high) / 2)}, width {number(high - low)}{unit}{', dark is high' if manner.dark_is_high else ''}."
 
 
-def _write_head(canvas: Canvas, finding: Finding, top: Slice) -> None:
-    canvas.write((LEFT, 14), BANNER, _MEDIUM, _AMBER)
-    name, room = top.name.replace(", position", " ·"), WIDTH - 3 * MARGIN - canvas.width_of(BANNER, _MEDIUM)
-    canvas.write((WIDTH - MARGIN, 14), canvas.shortened(name, _MEDIUM, room), _MEDIUM, anchor="ra")
-    canvas.write((LEFT, 54), score_line(finding), _MEDIUM)
-    text = f"{top.score_name} {number(top.score)} · {algorithm_line(finding.algorithm)}"
-    room = WIDTH - 3 * MARGIN - canvas.width_of(score_line(finding), _MEDIUM)
-    canvas.write((WIDTH - MARGIN, 54), canvas.shortened(text, _MEDIUM, room), _MEDIUM, anchor="ra")
+def _write_head(canvas: Canvas, finding: Finding, top: Slice, heading: Heading) -> None:
+    _banner(canvas, heading)
+    canvas.write((LEFT, 32 + _LINE), shortened(score_line(finding), MEDIUM, _ROOM), MEDIUM)
+    score = f"{top.score_name} {number(top.score)}"
+    name = ", ".join(part for part in (heading.series, top.name.replace(", position", " at")) if part)
+    canvas.write((LEFT, 32 + 2 * _LINE), shortened(name, MEDIUM, _ROOM - MARGIN - width_of(score, MEDIUM)), MEDIUM)
+    canvas.write((WIDTH - MARGIN, 32 + 2 * _LINE), score, MEDIUM, anchor="rs")
 
 
-def _write_letters(canvas: Canvas, left: int, letters: dict[str, str]) -> None:
-    middle, inset = SIZE // 2, 20
-    places = {"left": (inset, middle), "right": (SIZE - inset, middle), "top": (middle, inset), "bottom": (middle, SIZE - inset)}
-    for edge, (x, y) in places.items():
-        canvas.mark((left + x, PANEL_TOP + y), letters[edge])
+def _reduced(panel: panels.Image) -> panels.Image:
+    """Return a panel at the size of the small ones."""
+    return np.asarray(Image.fromarray(panel).resize((ASIDE, ASIDE), Image.Resampling.BOX))
+
+
+def _write_letters(canvas: Canvas, corner: tuple[int, int], size: int, letters: dict[str, str]) -> None:
+    """Write the orientation at the edges of a panel."""
+    (x, y), middle, near, far = corner, size // 2, 8, size - 9
+    type_size = MEDIUM if size == SIZE else SMALL
+    places = {"left": (near, middle, "lm"), "right": (far, middle, "rm"), "top": (middle, near, "mt"), "bottom": (middle, far, "mb")}
+    for edge, (across, down, anchor) in places.items():
+        canvas.mark((x + across, y + down), letters[edge], anchor, type_size)
 
 
 def _draw_scale(canvas: Canvas, scale: panels.Scale) -> None:
-    y = PANEL_TOP + SIZE + 18
-    canvas.paste((LEFT, y), panels.colour_bar(scale, SIZE, 28))
+    canvas.paste((LEFT, _BAR_TOP), panels.colour_bar(scale, SIZE, 20))
     for value, name in scale.ticks:
         share = (value - scale.shown_from) / (scale.top - scale.shown_from)
-        anchor = "la" if share < 0.05 else "ra" if share > 0.95 else "ma"
-        canvas.write((LEFT + round(share * SIZE), y + 38), name, _SMALL, anchor=anchor)
+        anchor = "ls" if share < 0.05 else "rs" if share > 0.95 else "ms"
+        across = LEFT + min(round(share * SIZE), SIZE - 1)
+        canvas.bar((across, _BAR_TOP + 20, across, _BAR_TOP + 25), WHITE)
+        canvas.write((across, _BAR_TOP + 46), name, SMALL, anchor=anchor)
+
+
+def _write_legend(canvas: Canvas, finding: Finding, scale: panels.Scale, *, drawn: bool) -> None:
+    """Say what the colours mean and how the pictures are shown."""
+    none = "" if drawn else " None on this picture."
+    words = f"{scale.caption}{none} {window_line(finding)} {algorithm_line(finding.algorithm)}. Not for measurements."
+    for row, line in enumerate(fitted(words, SMALL, _ROOM, 3)):
+        canvas.write((LEFT, _BAR_TOP + 46 + (row + 1) * _SMALL_LINE), line, SMALL, GREY)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from pacs_node.records import Finding, Frame, Place, Plane
 from pacs_node.results.colours import colour
@@ -23,6 +23,7 @@ from pacs_node.results.modalities import manner_of
 SIZE = 512  # pixels of a square panel
 _OPACITY = 0.6
 _OBLIQUE = 0.3  # a direction whose cosine is at least this large gets its letter
+_FINE = 1.1  # a panel pixel that covers more source pixels than this shows their mean
 
 Image = NDArray[np.uint8]
 Grid = NDArray[np.float32]
@@ -77,7 +78,13 @@ def chain(first: Affine, second: Affine) -> Affine:
 
 
 def resample(pixels: Grid, mapping: Affine, outside: float) -> Grid:
-    """Return ``pixels`` as a panel, linearly interpolated; ``outside`` where there are none. Takes no NaN."""
+    """Return ``pixels`` as a panel, linearly interpolated; ``outside`` where there are none. Takes no NaN.
+
+    Where a panel pixel covers several of them, they are smoothed first: sampled as they are, fine patterns turn into coarse ones that are not there.
+    """
+    cover = np.linalg.norm(mapping[0], axis=1)  # pixels to a panel pixel, along rows and columns
+    if cover.max() > _FINE:
+        pixels = gaussian_filter(pixels, np.maximum(cover - 1, 0) / 2, mode="nearest")
     panel: Grid = affine_transform(pixels, mapping[0], mapping[1], output_shape=(SIZE, SIZE), order=1, mode="constant", cval=outside, output=np.float32)
     return panel
 
@@ -126,12 +133,12 @@ def source_to_grid(finding: Finding, index: int) -> Affine:
 
 def anatomy(finding: Finding, index: int) -> Image:
     """Return the slice at the source's resolution in the finding's window, (SIZE, SIZE) grey."""
-    return _shown(finding, _grey(finding.volume.pixels[index], slice_view(finding, index).source, _window(finding)))
+    return _shown(finding, _grey(finding.volume.pixels[index], slice_view(finding, index).source, window_edges(finding)))
 
 
 def reconstruction(finding: Finding, index: int) -> Image:
     """Return the model's reconstruction of the slice in the same window and place, (SIZE, SIZE) grey."""
-    return _shown(finding, _grey(finding.reconstruction[index], slice_view(finding, index).grid, _window(finding)))
+    return _shown(finding, _grey(finding.reconstruction[index], slice_view(finding, index).grid, window_edges(finding)))
 
 
 def _shown(finding: Finding, grey: Image) -> Image:
@@ -139,7 +146,7 @@ def _shown(finding: Finding, grey: Image) -> Image:
     return 255 - grey if manner_of(finding.volume).dark_is_high else grey
 
 
-def _window(finding: Finding) -> tuple[float, float]:
+def window_edges(finding: Finding) -> tuple[float, float]:
     """Return lower and upper edge of the display window; where it is unusable, of the values in the volume."""
     centre, width = finding.window
     if np.isfinite(centre) and np.isfinite(width) and width > 0:
@@ -159,7 +166,15 @@ def heat(finding: Finding, index: int) -> Grid:
     """Return the heat of a slice on the panel; 0 where nothing was judged."""
     top = SCALES[finding.heat_calibrated].top
     known = np.clip(np.nan_to_num(finding.heat[index], nan=0.0, posinf=top, neginf=0.0), 0.0, top)
-    return resample(known, slice_view(finding, index).grid, 0.0)
+    view = slice_view(finding, index)
+    return np.where(_inside(finding.volume.pixels.shape[1:], view.source), resample(known, view.grid, 0.0), np.float32(0.0))
+
+
+def _inside(shape: tuple[int, ...], source: Affine) -> NDArray[np.bool_]:
+    """Say which panel pixels lie on the slice: the analysis grid may reach beyond it."""
+    rows, columns = (source[0][axis, axis] * np.arange(SIZE) + source[1][axis] for axis in (0, 1))
+    inside: NDArray[np.bool_] = np.outer((rows > -0.5) & (rows < shape[0] - 0.5), (columns > -0.5) & (columns < shape[1] - 0.5))
+    return inside
 
 
 def overlay(grey: Image, heat_panel: Grid, scale: Scale) -> Image:
@@ -180,10 +195,10 @@ def colour_bar(scale: Scale, width: int, height: int) -> Image:
 
 
 def direction_letters(direction: tuple[float, float, float]) -> str:
-    """Name the anatomical direction of a vector (LPS): the leading letter, a second one where the vector is oblique."""
+    """Name the anatomical direction of a vector (LPS): the leading letter, more where the vector is oblique (PS3.3 C.7.6.1.1.1)."""
     pairs = (("L", "R"), ("P", "A"), ("H", "F"))
     parts = sorted(zip(direction, pairs, strict=True), key=lambda part: -abs(part[0]))
-    letters = [pair[0] if value > 0 else pair[1] for value, pair in parts[:2] if abs(value) >= _OBLIQUE]
+    letters = [pair[0] if value > 0 else pair[1] for value, pair in parts if abs(value) >= _OBLIQUE]
     return "".join(letters)
 
 

@@ -8,7 +8,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
 
-from pacs_node.results import build, drawing
+from pacs_node.results import build, drawing, panels
+from pacs_node.results.canvas import Canvas
 from pacs_node.results.capture import summary_rows
 from pacs_node.results.files import encode
 from tests.results.studies import RUN, Shape, finding, header, request
@@ -29,8 +30,12 @@ def capture(made):
     return capture_of(made)
 
 
-def panel(page, left):
-    return page[drawing.PANEL_TOP : drawing.PANEL_TOP + drawing.SIZE, left : left + drawing.SIZE].astype(int)
+def large(page):
+    return page[drawing.PANEL_TOP : drawing.PANEL_TOP + drawing.SIZE, drawing.LEFT : drawing.LEFT + drawing.SIZE].astype(int)
+
+
+def small(page, top):
+    return page[top : top + drawing.ASIDE, drawing.RIGHT : drawing.RIGHT + drawing.ASIDE].astype(int)
 
 
 def coloured(picture):
@@ -58,22 +63,23 @@ def test_nobody_can_measure_in_it(capture):
 @pytest.mark.parametrize("tilt", [0.0, 15.0])
 def test_heat_is_drawn_on_the_lesion_and_nowhere_else(tilt):
     pages = capture_of(request(Shape(tilt=tilt))).pixel_array
-    drawn = coloured(panel(pages[1], drawing.LEFT))
+    drawn = coloured(large(pages[1]))
     # grid (12, 20) of 32 × 5 mm over the middle: 22.5 mm to the left of the patient, 17.5 mm above the middle; the panel shows 0.5 mm a pixel
     assert np.allclose(drawn.mean(axis=0), (255.5 - 17.5 / 0.5, 255.5 + 22.5 / 0.5), atol=1.0)
     assert np.abs(drawn - drawn.mean(axis=0)).max() < 20
-    assert coloured(panel(pages[1], drawing.RIGHT)).size == 0
-    assert coloured(panel(pages[2], drawing.LEFT)).size == 0
+    assert coloured(small(pages[1], drawing.PANEL_TOP)).size == 0
+    assert coloured(small(pages[1], drawing.LOWER_TOP)).size == 0
+    assert coloured(large(pages[2])).size == 0
 
 
 def test_heat_below_the_drawn_tail_leaves_the_anatomy_as_it_is(made):
     faint = replace(made.finding, heat=np.full_like(made.finding.heat, 1.2))
     pages = capture_of(replace(made, finding=faint)).pixel_array
-    assert coloured(panel(pages[1], drawing.LEFT)).size == 0
+    assert coloured(large(pages[1])).size == 0
 
 
 def test_the_anatomy_is_shown_in_its_window(made, capture):
-    picture = panel(capture.pixel_array[1], drawing.LEFT)[..., 0]
+    picture = large(capture.pixel_array[1])[..., 0]
     assert picture[256, 256] == pytest.approx((made.finding.volume.pixels[3, 48, 64] - 0) / 80 * 255, abs=8)
     assert picture[5, 5] == 0  # air
 
@@ -94,7 +100,10 @@ def test_a_finding_without_places_in_the_patient_is_drawn_without_letters(made):
     frames = tuple(replace(frame, plane=None) for frame in made.finding.volume.frames)
     found = replace(made.finding, planes=(None,) * 6, volume=replace(made.finding.volume, frames=frames))
     pages = capture_of(replace(made, finding=found)).pixel_array
-    assert panel(pages[1], drawing.RIGHT)[:40].max(axis=-1).tolist() == panel(pages[1], drawing.RIGHT)[:40].min(axis=-1).tolist()
+    for top in (drawing.PANEL_TOP, drawing.LOWER_TOP):
+        assert (small(pages[1], top).max(axis=-1) == small(pages[1], top).min(axis=-1)).all()
+    assert coloured(large(pages[1])).size > 0  # the heat
+    assert (large(pages[1])[:40].max(axis=-1) == large(pages[1])[:40].min(axis=-1)).all()
 
 
 def test_the_text_says_date_series_algorithm_calibration_completeness_and_remarks(made):
@@ -118,29 +127,67 @@ def test_a_rerun_says_its_number_on_the_page(made):
     assert dict(summary_rows(again, made.finding))["Run"].startswith("3 · ")
 
 
-# --- drawing -----------------------------------------------------------------------------------------------------------
+def test_the_plain_original_stands_beside_the_heat_and_above_the_reconstruction(made, capture):
+    page = capture.pixel_array[1]
+    plain = panels.anatomy(made.finding, 3).reshape(256, 2, 256, 2).mean(axis=(1, 3))
+    middle = slice(40, -40)  # clear of the letters
+    assert np.abs(small(page, drawing.PANEL_TOP)[middle, middle, 0] - plain[middle, middle]).max() <= 1
+    reconstructed = small(page, drawing.LOWER_TOP)[128, 128]
+    assert reconstructed.tolist() == pytest.approx([37 / 80 * 255] * 3, abs=1)  # 37 HU in a window of 0…80
 
 
-@pytest.mark.parametrize("text", ["a few words that need more than one line of the page", "w" * 300, "", "short"])
-def test_wrapped_lines_fit_and_lose_nothing(text):
-    canvas = drawing.Canvas()
-    lines = canvas.wrapped(text, 25, 200)
-    assert all(canvas.width_of(line, 25) <= 200 for line in lines)
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+def test_every_page_says_research_use_and_a_partial_study_says_so_on_every_page(made):
+    complete, partial = (
+        capture_of(replace(made, run=replace(RUN, partial=partial))).pixel_array[:, : drawing.MARGIN + 20].astype(int) for partial in (False, True)
+    )
+    amber = [(pages.max(axis=-1) - pages.min(axis=-1)) > 100 for pages in (complete, partial)]
+    half = drawing.WIDTH // 2
+    for pages, said in zip(amber, (False, True), strict=True):
+        assert pages[:, :, :half].any(axis=(1, 2)).all()
+        assert pages[:, :, -half // 2 :].any(axis=(1, 2)).tolist() == [said] * 4
 
 
-def test_a_line_that_is_too_long_is_cut_with_dots():
-    canvas = drawing.Canvas()
-    cut = canvas.shortened("m" * 200, 28, 300)
-    assert cut.endswith("...") and canvas.width_of(cut, 28) <= 300
+def test_the_pages_name_their_series_and_no_patient(made, monkeypatch):
+    written = []
+    monkeypatch.setattr(Canvas, "write", lambda canvas, place, text, *rest, **options: written.append(text))
+    build(replace(made, kinds=("sc",)))
+    assert [text for text in written if text.startswith("series ")] == [
+        "series 2, slice 4 of 6 at +15.0 mm",
+        "series 2, slice 6 of 6 at +25.0 mm",
+        "series 2, slice 5 of 6 at +20.0 mm",
+    ]
+    assert not [text for text in written if any(word in text for word in ("Phantom", "P-1", "19600504", "A4711"))]
 
 
-@pytest.mark.parametrize(("text", "drawn"), [("AI · 3°", "AI · 3°"), ("Größe", "Grosse"), ("山", "?"), ("−1", "-1")])
-def test_only_characters_that_the_font_has_are_drawn(text, drawn):
-    assert drawing.drawable(text) == drawn
+def test_a_slice_without_drawn_heat_says_that_there_is_none(made, monkeypatch):
+    written = []
+    monkeypatch.setattr(Canvas, "write", lambda canvas, place, text, *rest, **options: written.append(text))
+    build(replace(made, kinds=("sc",)))
+    assert [text for text in written if text.startswith("Heat:")] == [
+        "Heat: calibrated pixel tail, drawn where p<0.05. Window centre 40, width 80.",
+        "Heat: calibrated pixel tail, drawn where p<0.05. None on this picture. Window",
+        "Heat: calibrated pixel tail, drawn where p<0.05. None on this picture. Window",
+    ]
 
 
-def test_many_remarks_do_not_run_off_the_page():
-    page = drawing.text_page("title", "verdict", [("Remark", "many words " * 12)] * 40)
+@pytest.mark.parametrize("rows", [40, 12, 3])
+def test_texts_stay_on_the_page_and_clear_of_the_strip_of_scores(made, rows):
+    page = drawing.text_page("title " * 40, "verdict " * 40, [("Remark", "many words " * 12)] * rows, drawing.Heading(), made.finding)
     assert page.shape == (drawing.HEIGHT, drawing.WIDTH, 3)
-    assert page[-12:].max() == 0
+    assert page[-12:].max() == 0 and page[:, -drawing.MARGIN // 2 :].max() == 0
+    plain = drawing.text_page("", "", [], drawing.Heading(), made.finding)
+    strip = slice(drawing.HEIGHT - 140, None)
+    assert np.array_equal(page[strip], plain[strip])
+
+
+def test_the_strip_of_scores_marks_the_slices_that_stand_out(made):
+    scores = np.linspace(1, 2, 300).astype(np.float32)
+    found = replace(made.finding, slice_scores=scores, top_slices=(299, 7))
+    strip = drawing.text_page("", "", [], drawing.Heading(), found)[-130:-50].astype(int)
+    amber = np.flatnonzero((strip.max(axis=-1) - strip.min(axis=-1) > 100).any(axis=0))
+    step = (drawing.WIDTH - 2 * drawing.MARGIN) / 300
+    assert sorted({round((place - drawing.LEFT) / step) for place in amber.tolist()}) == [7, 299]
+
+
+def test_a_window_without_numbers_is_told_as_it_is_drawn(made):
+    assert drawing.window_line(replace(made.finding, window=(float("nan"), 0.0))) == "Window centre -50, width 1900."

@@ -133,8 +133,9 @@ def test_ultrasound_gets_no_map_no_letters_no_positions_and_no_spacing():
     assert not spatial & {element.keyword for dataset in objects.values() for element in dataset.iterall()}
     assert not any(" mm" in str(element.value) for element in objects["sr"].iterall() if element.VR == "UT")
     page = dcmread(BytesIO(encode(objects["sc"]))).pixel_array[1]
-    right = page[drawing.PANEL_TOP : drawing.PANEL_TOP + drawing.SIZE, drawing.RIGHT : drawing.RIGHT + drawing.SIZE].astype(int)
-    assert (right.max(axis=-1) == right.min(axis=-1)).all()  # grey: the letters would be amber
+    for top in (drawing.PANEL_TOP, drawing.LOWER_TOP):
+        small = page[top : top + drawing.ASIDE, drawing.RIGHT : drawing.RIGHT + drawing.ASIDE].astype(int)
+        assert (small.max(axis=-1) == small.min(axis=-1)).all()  # grey: the letters would be amber
 
 
 def test_three_dimensional_ultrasound_whose_axes_are_its_own_gets_no_letters_and_no_map():
@@ -142,8 +143,9 @@ def test_three_dimensional_ultrasound_whose_axes_are_its_own_gets_no_letters_and
     made = replace(made, finding=replace(made.finding, volume=replace(made.finding.volume, modality="US")))
     assert [result.kind for result in build(made)] == ["sc", "sr"]
     page = built(made, "sc")["sc"].pixel_array[1]
-    right = page[drawing.PANEL_TOP : drawing.PANEL_TOP + drawing.SIZE, drawing.RIGHT : drawing.RIGHT + drawing.SIZE].astype(int)
-    assert (right.max(axis=-1) == right.min(axis=-1)).all()
+    for top in (drawing.PANEL_TOP, drawing.LOWER_TOP):
+        small = page[top : top + drawing.ASIDE, drawing.RIGHT : drawing.RIGHT + drawing.ASIDE].astype(int)
+        assert (small.max(axis=-1) == small.min(axis=-1)).all()
 
 
 def test_the_pages_of_ultrasound_are_labelled_by_image_and_frame():

@@ -32,10 +32,26 @@ def panel_place(shape, row, column):
         ((0, 0.94, -0.34), "PF"),
         ((0, 0.99, -0.14), "P"),
         ((-0.7, 0, 0.71), "HR"),
+        ((-0.41, 0.41, -0.81), "FRP"),
     ],
 )
 def test_directions_have_the_letters_of_the_patient_based_system(direction, letters):
     assert panels.direction_letters(direction) == letters
+
+
+@pytest.mark.parametrize(
+    ("orientation", "letters"),
+    [
+        ((1, 0, 0, 0, 0, -1), "RLHF"),  # coronal, seen from the front
+        ((0, 1, 0, 0, 0, -1), "APHF"),  # sagittal, seen from the left
+        ((-1, 0, 0, 0, -1, 0), "LRPA"),  # prone, not turned
+        ((1, 0, 0, 0, -1, 0), "RLPA"),  # seen from the head
+        ((0, -1, 0, 0, 0, -1), "PAHF"),  # sagittal, seen from the right
+    ],
+)
+def test_letters_stand_at_left_right_top_and_bottom_for_any_plane(orientation, letters):
+    found = panels.edge_letters(Plane((0.0, 0.0, 0.0), orientation, (1.0, 1.0)))
+    assert "".join(found[edge] for edge in ("left", "right", "top", "bottom")) == letters
 
 
 def test_an_axial_slice_is_seen_from_the_feet():
@@ -99,6 +115,24 @@ def test_without_planes_the_grid_covers_the_whole_slice():
     drawn = np.argwhere(panels.heat(found, 3) > 1.3)
     assert drawn.min(axis=0).tolist() == pytest.approx([64 + 6, 8], abs=8)  # at the upper left corner of the slice, which is 512 × 384
     assert drawn.max(axis=0).tolist() == pytest.approx([64 + 36, 48], abs=8)
+
+
+def test_heat_beside_the_slice_is_not_drawn():
+    shape = Shape(rows=96, columns=32, grid=32)  # the grid is 160 mm wide, the slice 64 mm
+    found = found_in(shape, lesion=(3, 12, 5))
+    assert found.heat[3].max() > 3 and not panels.heat(found, 3).any()
+    assert panels.heat(found_in(shape, lesion=(3, 12, 15)), 3).max() > 3
+
+
+@pytest.mark.parametrize("period", [2, 3, 5])
+def test_fine_patterns_of_a_large_slice_turn_into_grey_and_not_into_coarse_patterns(period):
+    shape = Shape(slices=1, rows=128, columns=2048, spacing=0.125)
+    found = found_in(shape)
+    stripes = 40 + 40 * np.sign(np.cos(2 * np.pi * (np.arange(2048) + 0.1) / period))
+    found = replace(found, volume=replace(found.volume, pixels=np.tile(stripes.astype(np.float32), (1, 128, 1))))
+    inner = panels.anatomy(found, 0)[250:262, 8:-8].astype(float)
+    mean = stripes.clip(0, 80).mean() / 80 * 255
+    assert np.abs(inner - mean).max() < 25
 
 
 def test_values_that_are_no_numbers_are_drawn_as_nothing():
