@@ -64,8 +64,7 @@ def _narrowed(exact: NDArray[np.float64]) -> NDArray[np.float64]:
 def _signs(width: int) -> NDArray[np.float64]:
     """Return ±1, (width, 128)."""
     bits = b"".join(hashlib.sha256(f"{_SIGNS_OF} {width} {row}".encode()).digest()[: WIDTH // 8] for row in range(width))
-    signs: NDArray[np.float64] = 1.0 - 2.0 * np.unpackbits(np.frombuffer(bits, np.uint8)).reshape(width, WIDTH)
-    return signs
+    return np.asarray(1.0 - 2.0 * np.unpackbits(np.frombuffer(bits, np.uint8)).reshape(width, WIDTH), dtype=np.float64)
 
 
 def _half(values: NDArray[np.float64]) -> NDArray[np.float16]:

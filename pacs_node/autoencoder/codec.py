@@ -1,0 +1,192 @@
+"""Stacks of stored values as bytes with a bounded error: of JPEG-LS and prediction with a range coder, whichever is smaller.
+
+::
+
+    values (frames, rows, columns[, planes]) ─ minus the least ─┬─► JPEG-LS, NEAR = k ──────────────────────────────┐
+                                                                └─► steps of 2k + 1 ─► slabs ─► prediction, coder ──┴─► the smaller, decoded again
+
+The format is described in FORMAT.md beside this file. Every pixel of what `decode` returns lies within k of what `encode` got, on every machine:
+the decoder calculates with whole numbers only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacs_node.autoencoder import codec_jpegls, codec_slab
+from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
+
+__all__ = ["LARGEST_NEAR", "VERSION", "StreamError", "decode", "encode", "jpegls_size", "method_of"]
+
+VERSION = 1
+LARGEST_NEAR = 8
+_MAGIC = b"PNS"
+_SLAB = 1 << 24  # pixels
+_TYPES = ("u1", "i1", "<u2", "<i2", "<u4", "<i4")
+_MOST_PIXELS = 1 << 34  # that a stream may claim
+
+Stack = NDArray[np.int32]  # (frames, planes, rows, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What is needed to decode the payload."""
+
+    method: int
+    near: int
+    type: int
+    shape: tuple[int, int, int, int]  # frames, planes, rows, columns
+    least: int
+
+    def write(self, writer: Writer) -> None:
+        writer.raw(_MAGIC + bytes((VERSION, self.method, self.near, self.type)))
+        for size in self.shape:
+            writer.number(size)
+        writer.signed(self.least)
+
+
+def encode(values: NDArray[np.integer], near: int) -> bytes:
+    """Encode stored values, (frames, rows, columns) or (frames, rows, columns, planes), with an error of at most ``near`` (0 … 8; 0: none).
+
+    Any integers whose range is below 2¹⁶. What is returned was decoded and compared. Raises `ValueError` for anything else.
+    """
+    head, stack = _prepared(values, near)
+    streams = [made for made in (_sealed(method, head, stack) for method in range(len(_METHODS))) if made is not None]
+    for stream in sorted(streams, key=len):
+        try:
+            found = decode(stream)
+        except StreamError:
+            continue
+        if found.shape == values.shape and found.dtype == values.dtype.newbyteorder("<") and _furthest(found, values) <= near:
+            return stream
+    raise ValueError(f"no method keeps these values within {near}")  # never seen; nothing that is not verified leaves
+
+
+def _furthest(found: NDArray[np.integer], values: NDArray[np.integer]) -> int:
+    return max(int(np.abs(one.astype(np.int64) - other.astype(np.int64)).max()) for one, other in zip(found, values, strict=True))
+
+
+def _prepared(values: NDArray[np.integer], near: int) -> tuple[_Head, Stack]:
+    if values.ndim not in (3, 4) or not values.size or values.dtype.newbyteorder("<") not in [np.dtype(name) for name in _TYPES]:
+        raise ValueError(f"{values.dtype} of shape {values.shape}: integers of shape (frames, rows, columns[, planes]) are needed")
+    if isinstance(near, bool) or not isinstance(near, int) or not 0 <= near <= LARGEST_NEAR:
+        raise ValueError(f"an error of at most {near}: a whole number from 0 to {LARGEST_NEAR} is needed")
+    least, most = int(values.min()), int(values.max())
+    if most - least > 0xFFFF:
+        raise ValueError(f"values from {least} to {most}: a range of at most 65535 can be coded")
+    frames, rows, columns = values.shape[:3]
+    stack = (values.astype(np.int64) - least).astype(np.int32).reshape(frames, rows, columns, -1).transpose(0, 3, 1, 2)
+    kind = [np.dtype(name) for name in _TYPES].index(values.dtype.newbyteorder("<"))
+    planes = stack.shape[1] if values.ndim == 4 else 0  # 0: no axis of planes
+    return _Head(0, near, kind, (frames, planes, rows, columns), least), np.ascontiguousarray(stack)
+
+
+def _sealed(method: int, head: _Head, stack: Stack) -> bytes | None:
+    payload = _METHODS[method].encode(stack, head.near)
+    if payload is None:
+        return None
+    writer = Writer()
+    _Head(method, head.near, head.type, head.shape, head.least).write(writer)
+    writer.raw(payload)
+    content = writer.content()
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
+def decode(stream: bytes) -> NDArray[np.integer]:
+    """Decode a stream to values of the type and shape that were encoded. Raises `StreamError` where it is damaged or of another version."""
+    head, reader = _opened(stream)
+    frames, planes, rows, columns = head.shape
+    try:
+        stack = _METHODS[head.method].decode(reader, (frames, max(1, planes), rows, columns), head.near)
+        reader.end()
+    except (ValueError, IndexError, OverflowError, MemoryError) as error:
+        raise error if isinstance(error, StreamError) else StreamError(f"it is damaged ({error})") from error
+    values = (stack + head.least).astype(_TYPES[head.type]).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(values if planes else values[..., 0])
+
+
+def _opened(stream: bytes) -> tuple[_Head, Reader]:
+    if not stream.startswith(_MAGIC):
+        raise StreamError("it is no stream of this format")
+    if len(stream) < 20:
+        raise StreamError("it is cut short")
+    if stream[3] != VERSION:
+        raise StreamError(f"it is of version {stream[3]}, this reader knows {VERSION}: decode it with the pacs-node that made it, or a newer one")
+    if zlib.crc32(stream[:-4]) != int.from_bytes(stream[-4:], "little"):
+        raise StreamError("its checksum is wrong: it was damaged or cut short")
+    reader = Reader(stream[4:-4])
+    method, near, kind = reader.raw(3)
+    frames, planes, rows, columns = (reader.number() for _ in range(4))
+    if method >= len(_METHODS) or near > LARGEST_NEAR or kind >= len(_TYPES):
+        raise StreamError(f"it asks for method {method}, error {near}, type {kind}, which this reader does not know")
+    if not 0 < frames * rows * columns * max(1, planes) <= _MOST_PIXELS:
+        raise StreamError(f"it claims {frames} × {rows} × {columns} × {planes} values")
+    return _Head(method, near, kind, (frames, planes, rows, columns), reader.signed()), reader
+
+
+def jpegls_size(values: NDArray[np.integer], near: int) -> int | None:
+    """Return how many bytes the JPEG-LS codestreams of all frames take with NEAR = ``near``, None where its encoder cannot."""
+    return codec_jpegls.whole_size(_prepared(values, near)[1], near)
+
+
+def method_of(stream: bytes) -> str:
+    """Return the name of the method that a stream is coded with."""
+    return _METHODS[_opened(stream)[0].method].name
+
+
+# --- methods -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """One way to code a stack; a stream names it by its place in the table."""
+
+    name: str
+    encode: Callable[[Stack, int], bytes | None]
+    decode: Callable[[Reader, tuple[int, int, int, int], int], Stack]
+
+
+def _predicted(stack: Stack, near: int) -> bytes:
+    frames, planes, rows, columns = stack.shape
+    writer, together = Writer(), _frames_of_a_slab(planes, rows, columns)
+    writer.number(int(stack.max()))
+    for first in range(0, frames, together):
+        some = stack[first : first + together].reshape(-1, rows, columns)
+        writer.part(codec_slab.encode((some + near) // (2 * near + 1), planes))
+    return writer.content()
+
+
+def _unpredicted(reader: Reader, shape: tuple[int, int, int, int], near: int) -> Stack:
+    frames, planes, rows, columns = shape
+    most, together = reader.number(), _frames_of_a_slab(planes, rows, columns)
+    stack = np.empty(shape, np.int32)
+    for first in range(0, frames, together):
+        slab, count = Reader(reader.part()), min(together, frames - first)
+        found = codec_slab.decode(slab, (count * planes, rows, columns), planes)
+        slab.end()
+        stack[first : first + count] = np.minimum(found * (2 * near + 1), most).reshape(count, planes, rows, columns)
+    return stack
+
+
+def _frames_of_a_slab(planes: int, rows: int, columns: int) -> int:
+    return max(1, _SLAB // (planes * rows * columns))
+
+
+_METHODS = (
+    _Method(
+        "JPEG-LS",
+        lambda stack, near: codec_jpegls.encode(stack, near, codec_jpegls.BY_PLANE),
+        lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_PLANE),
+    ),
+    _Method(
+        "JPEG-LS by line",
+        lambda stack, near: codec_jpegls.encode(stack, near, codec_jpegls.BY_LINE) if stack.shape[1] > 1 else None,
+        lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_LINE),
+    ),
+    _Method("prediction", _predicted, _unpredicted),
+)

@@ -1,0 +1,102 @@
+"""A stack as JPEG-LS pictures (ISO/IEC 14495-1) without the markers that are the same for all of them.
+
+Each picture: its number of bits, the preset parameters that its encoder wrote (LSE, for more than 12 bits), and its entropy-coded segment, the last
+two with their lengths before them. The decoder puts SOI, SOF55, SOS and EOI back.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import jpeg_ls
+import numpy as np
+from numpy.typing import NDArray
+
+from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
+
+BY_PLANE, BY_LINE = 0, 1
+"""How the planes of a colour picture are coded: one after the other, or together line by line."""
+
+_EOI = b"\xff\xd9"
+
+
+def encode(stack: NDArray[np.int32], near: int, interleave: int) -> bytes | None:
+    """Encode values ≥ 0 of shape (frames, planes, rows, columns) with an error of at most ``near``; None where JPEG-LS cannot.
+
+    Its encoder has no room for the smallest pictures, and for some noise.
+    """
+    writer = Writer()
+    for picture in _pictures(stack, interleave):
+        bits = max(2, int(picture.max()).bit_length())
+        loss = min(near, (2**bits - 1) // 2)
+        rows, columns, planes = picture.shape
+        pixels = picture.astype("<u2" if bits > 8 else np.uint8).tobytes()
+        try:
+            stream = bytes(jpeg_ls.encode_buffer(pixels, rows, columns, planes, bits, loss, interleave))
+        except (RuntimeError, ValueError):
+            return None
+        frame, scan = _markers(bits, picture.shape, loss, interleave)
+        at = stream.find(scan, len(frame))
+        if not stream.startswith(frame) or at < 0 or not stream.endswith(_EOI):
+            return None
+        writer.number(bits)
+        writer.part(stream[len(frame) : at])
+        writer.part(stream[at + len(scan) : -len(_EOI)])
+    return writer.content()
+
+
+def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interleave: int) -> NDArray[np.int32]:
+    """Decode what `encode` made of a stack of ``shape``; raises `StreamError`."""
+    frames, planes, rows, columns = shape
+    together = planes if interleave == BY_LINE else 1
+    pictures = np.empty((frames * planes // together, together, rows, columns), np.int32)
+    for index in range(len(pictures)):
+        bits = reader.number()
+        if not 2 <= bits <= 16:
+            raise StreamError(f"a picture says that it has {bits} bits")
+        frame, scan = _markers(bits, (rows, columns, together), min(near, (2**bits - 1) // 2), interleave)
+        stream = b"".join((frame, reader.part(), scan, reader.part(), _EOI))
+        try:
+            pixels, _ = jpeg_ls.decode_buffer(stream)
+            values = np.frombuffer(pixels, "<u2" if bits > 8 else np.uint8).reshape(rows, columns, together)
+        except (RuntimeError, ValueError) as error:
+            raise StreamError(f"a JPEG-LS picture is damaged ({error})") from error
+        pictures[index] = values.transpose(2, 0, 1)
+    return pictures.reshape(shape)
+
+
+def whole_size(stack: NDArray[np.int32], near: int) -> int | None:
+    """Return how many bytes the JPEG-LS codestreams of a stack take, markers included, the smaller way where planes can be coded in two."""
+    sizes = []
+    for interleave in ways(stack.shape[1]):
+        content, together = encode(stack, near, interleave), stack.shape[1] if interleave == BY_LINE else 1
+        if content is not None:
+            reader, pictures = Reader(content), len(stack) * stack.shape[1] // together
+            markers = sum(map(len, _markers(8, (1, 1, together), 0, interleave))) + len(_EOI)
+            sizes.append(sum(_length(reader) + markers for _ in range(pictures)))
+    return min(sizes, default=None)
+
+
+def _length(reader: Reader) -> int:
+    reader.number()
+    return len(reader.part()) + len(reader.part())
+
+
+def ways(planes: int) -> tuple[int, ...]:
+    """Return how pictures of so many planes can be coded."""
+    return (BY_PLANE,) if planes == 1 else (BY_PLANE, BY_LINE)
+
+
+def _pictures(stack: NDArray[np.int32], interleave: int) -> NDArray[np.int32]:
+    """Return (pictures, rows, columns, planes of a picture)."""
+    frames, planes, rows, columns = stack.shape
+    return stack.transpose(0, 2, 3, 1) if interleave == BY_LINE else stack.reshape(frames * planes, rows, columns, 1)
+
+
+def _markers(bits: int, shape: tuple[int, ...], near: int, interleave: int) -> tuple[bytes, bytes]:
+    """Return SOI with SOF55, and SOS (ISO/IEC 14495-1 C.2), of a picture (rows, columns, planes)."""
+    rows, columns, planes = shape
+    frame = b"".join(bytes((index + 1, 0x11, 0)) for index in range(planes))
+    scan = b"".join(bytes((index + 1, 0)) for index in range(planes))
+    start = b"\xff\xd8\xff\xf7" + struct.pack(">HBHHB", 8 + len(frame), bits, rows, columns, planes) + frame
+    return start, b"\xff\xda" + struct.pack(">HB", 6 + len(scan), planes) + scan + bytes((near, interleave, 0))
