@@ -351,7 +351,7 @@ class Finding:
 
 # --- results -----------------------------------------------------------------------------------------------------------
 
-DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "sc"))  # by kind of destination
+DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "seg", "sc"))  # by kind of destination
 FALLBACKS: Mapping[str, str] = {"sr": "enhanced-sr", "sc": "single-frame"}  # kind → the one that may go in its place where it is not taken
 RESULT_KINDS = ("sr", "pm", "seg", "sc", "raw", "denoised", "ko", "notice")
 

@@ -64,8 +64,11 @@ def sources_of(task: Task, finding: Finding | None) -> Sources:
     return Sources(tuple(analysed.values()), (*(header for uid, header in headers.items() if uid not in analysed), *others))
 
 
-def variants(house: House, task: Task, finding: Finding | None, *, shadow: bool = False) -> dict[tuple[str, ...], list[str]]:
-    """Group the destinations by the kinds they get: one set of objects is built for each group. ``shadow``: those that rules under trial name."""
+def variants(house: House, task: Task, possible: frozenset[str] | None, *, shadow: bool = False) -> dict[tuple[str, ...], list[str]]:
+    """Group the destinations by the kinds they get: one set of objects is built for each group.
+
+    ``possible``: the kinds that can be made of the finding, None where there is no finding; ``shadow``: the destinations that rules under trial name.
+    """
     groups: dict[tuple[str, ...], list[str]] = {}
     targets = [target for target in task.targets if bool(target.get("shadow_rules")) is shadow]
     for target in targets:
@@ -76,22 +79,23 @@ def variants(house: House, task: Task, finding: Finding | None, *, shadow: bool 
             continue
         wanted = target.get("kinds")
         kinds = tuple(str(kind) for kind in wanted) if isinstance(wanted, list | tuple) else results.DEFAULT_KINDS[destination.kind]
-        if finding is None:
-            kinds = ("notice",) if target.get("notice") else ()
-        elif finding.volume.frame_of_reference_uid is None:
-            kinds = tuple(kind for kind in kinds if kind != "pm")
-        kinds = tuple(kind for kind in kinds if kind in results.BUILDERS and (finding is None or kind != "notice"))
+        kinds = _in_place_of_results(target) if possible is None else tuple(kind for kind in kinds if kind in possible and kind != "notice")
         if kinds:
             groups.setdefault(kinds, []).append(name)
-    if not shadow and not groups and any(finding is not None or target.get("notice") for target in targets):
+    if not shadow and not groups and any(possible is not None or target.get("notice") for target in targets):
         message = f"nothing of job {task.job_id} is sent: none of its destinations is configured and accepts research results"
         house.alert("not sent", f"job {task.job_id}", message)
     return groups
 
 
+def _in_place_of_results(target: Mapping[str, object]) -> tuple[str, ...]:
+    return ("notice",) if target.get("notice") else ()
+
+
 def build_all(house: House, task: Task, built: Built, sources: Sources, beat: Callable[[], None] = lambda: None) -> None:
     """Build what each destination is to get, and what rules under trial would send: the same set once, where both ask for it."""
-    live, tried = (variants(house, task, built.finding, shadow=shadow) for shadow in (False, True))
+    possible = None if built.finding is None else results.possible_kinds(built.finding)
+    live, tried = (variants(house, task, possible, shadow=shadow) for shadow in (False, True))
     for kinds in dict.fromkeys([*live, *tried]):
         beat()
         part = build_variant(house, task, built, sources, kinds, [*live.get(kinds, []), *tried.get(kinds, [])])

@@ -1,16 +1,16 @@
-"""What goes back to the PACS: SR, secondary capture, parametric map and notice, built once, and the gate they pass before they leave.
+"""What goes back to the PACS, a file a kind, built once, and the gate that it passes before it leaves.
 
 ::
 
     Finding, Notice ─┐
-    Sources, Run ────┼─► build ─► pm ─► sc ─► sr ─► check, dciodvfy ─► save ─► (outbox)
+    Sources, Run ────┼─► build ─► pm ─► seg ─► sc ─► sr ─► ko ─► check, dciodvfy ─► save ─► (outbox)
     Equipment ───────┘            what is referenced comes before what refers to it
 """
 
 from __future__ import annotations
 
 from pacs_node.records import DEFAULT_KINDS
-from pacs_node.results.builders import BUILDERS, PLANNED, build
+from pacs_node.results.builders import BUILDERS, PLANNED, build, possible_kinds
 from pacs_node.results.check import check, check_all
 from pacs_node.results.files import save
 from pacs_node.results.references import Reference
@@ -30,6 +30,7 @@ __all__ = [
     "check_all",
     "dciodvfy",
     "header_of",
+    "possible_kinds",
     "redirected",
     "refers_to",
     "save",

@@ -31,7 +31,7 @@ def build_capture(request: BuildRequest, companions: Mapping[str, Dataset]) -> D
     pages = [summary_page(request, finding), *(slice_page(finding, top, heading) for top in tops)]
     label = Label("sc", MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", 2, f"{algorithm_line(finding.algorithm)} anomaly pictures")
     dataset = Dataset()
-    _add_image(dataset, request)
+    add_image(dataset, request)
     _add_pixels(dataset, pages)
     _add_vectors(dataset, ["summary", *(top.called.label for top in tops)])
     return finish(dataset, request, label)
@@ -76,7 +76,7 @@ def summary_rows(request: BuildRequest, finding: Finding) -> list[tuple[str, str
 # --- modules -----------------------------------------------------------------------------------------------------------
 
 
-def _add_image(dataset: Dataset, request: BuildRequest) -> None:
+def add_image(dataset: Dataset, request: BuildRequest) -> None:
     """General Image, General Reference, SC Equipment and SC Multi-frame Image (PS3.3 C.7.6.1, C.12.4, C.8.6.1, C.8.6.3).
 
     No spacing is written, and no place in the patient: nobody shall measure in these pictures.

@@ -51,6 +51,8 @@ HEAT_MAP = private("HEAT-MAP", "Parametric map of the anomaly score")
 PICTURES = private("PICTURES", "Secondary capture of the slices that stand out")
 TAIL_QUANTITY = private("NEG-LOG10-TAIL", "-log10 of the calibrated pixel tail")
 RELATIVE_QUANTITY = private("RELATIVE-SCORE", "Anomaly score relative to the same study, uncalibrated")
+REGIONS = private("REGIONS", "Segmentation of the regions that stand out")
+SYNTHETIC_IMAGES = private("SYNTHETIC-IMAGES", "Synthetic reconstruction by the model")
 PERCENTILE = Code("121415", "DCM", "Percentile Ranking of measurement")
 SUMMARY = Code("121111", "DCM", "Summary")
 COMMENT = Code("121106", "DCM", "Comment")
@@ -81,6 +83,17 @@ STUDIES = Code("{studies}", "UCUM", "studies")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")  # CID 7222
 UNSPECIFIED_DERIVATION = Code("112187", "DCM", "Unspecified method of calculation")
+
+# What a region is: a part of the image, nothing of the patient
+REGION_CATEGORY = Code("309825002", "SCT", "Spatial and Relational Concept")
+REGION_TYPE = Code("111030", "DCM", "Image Region")
+AREA = Code("42798000", "SCT", "Area")
+VOLUME = Code("118565006", "SCT", "Volume")
+SQUARE_MM = Code("mm2", "UCUM", "square millimeter")
+CUBIC_MM = Code("mm3", "UCUM", "cubic millimeter")
+MEAN = Code("373098007", "SCT", "Mean")
+MAXIMUM = Code("56851009", "SCT", "Maximum")
+OF_INTEREST = Code("113000", "DCM", "Of Interest")  # CID 7010
 
 # --- what a header says ------------------------------------------------------------------------------------------------
 

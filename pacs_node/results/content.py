@@ -25,6 +25,7 @@ from pacs_node.dicom.uids import node_device_uid
 from pacs_node.records import PriorReport
 from pacs_node.results import codes as ours
 from pacs_node.results.identity import MODEL_NAME, Label, finish, serial_of
+from pacs_node.results.modules import TYPE_2
 from pacs_node.results.references import Reference, evidence, reference_to, referenced_requests
 from pacs_node.results.request import BuildRequest
 from pacs_node.results.wording import one_line
@@ -54,6 +55,13 @@ def text_item(name: Code, value: str) -> Dataset:
 def image_item(name: Code, reference: Reference, frames: Sequence[int] | None = None) -> Dataset:
     """Return an IMAGE item that its parent contains; ``frames`` are 1-based, None: the whole object."""
     item: Dataset = hd.ImageContentItem(name, reference.sop_class_uid, reference.sop_uid, frames, relationship_type=CONTAINS)
+    return item
+
+
+def child_image(reference: Reference, frames: Sequence[int] | None = None) -> Dataset:
+    """Return an IMAGE item of a key object selection (TID 2010): it has no name of its own."""
+    item = image_item(codes.SCT.Source, reference, frames)
+    del item.ConceptNameCodeSequence
     return item
 
 
@@ -87,8 +95,8 @@ def _library_group(headers: Sequence[Dataset], numbers: Mapping[str, Sequence[in
     return container(codes.DCM.ImageLibraryGroup, items)
 
 
-def observer_context(request: BuildRequest) -> Any:
-    """Return TID 1001 with the device that observed (TID 1004): the algorithm, or the node where no algorithm ran."""
+def observer(request: BuildRequest) -> Any:
+    """Return TID 1002 with the device that observed (TID 1004): the algorithm, or the node where no algorithm ran."""
     equipment, algorithm, node = request.equipment, request.algorithm, request.run.node_name
     if algorithm is not None:
         uid, name, maker, serial = algorithm.device_uid, algorithm.name, algorithm.manufacturer, serial_of(algorithm)
@@ -97,7 +105,7 @@ def observer_context(request: BuildRequest) -> Any:
     attributes = hd.DeviceObserverIdentifyingAttributes(
         uid=uid, name=one_line(name), manufacturer_name=one_line(maker), model_name=one_line(name), serial_number=one_line(serial)
     )
-    return hd.ObservationContext(observer_device_context=hd.ObserverContext(codes.cid270.Device, attributes))
+    return hd.ObserverContext(codes.cid270.Device, attributes)
 
 
 # --- the document ------------------------------------------------------------------------------------------------------
@@ -108,7 +116,7 @@ def root(request: BuildRequest) -> Any:
     item = hd.ContainerContentItem(name=codes.cid7021.ImagingMeasurementReport, template_id="1500")
     content = hd.ContentSequence()
     content.extend(hd.LanguageOfContentItemAndDescendants(hd.CodedConcept("en-US", "RFC5646", "English (United States)")))
-    content.extend(observer_context(request))
+    content.extend(hd.ObservationContext(observer_device_context=observer(request)))
     procedure = ours.procedure_reported(request.header)
     content.append(hd.CodeContentItem(codes.DCM.ProcedureReported, procedure, hd.RelationshipTypeValues.HAS_CONCEPT_MOD))
     item.ContentSequence = content
@@ -122,7 +130,7 @@ def write_document(constructor: Any, document: Document, request: BuildRequest, 
     images); the children are added to what it made.
     """
     made = constructor(
-        evidence=[_stand_in((*document.evidence, *document.others)[0])],
+        evidence=[header_for((*document.evidence, *document.others)[0])],
         content=root(request),
         series_instance_uid="1.2",  # UIDs, equipment and patient are given by `finish`
         series_number=1,
@@ -153,11 +161,11 @@ def _predecessor(prior: PriorReport) -> Reference:
     return Reference(prior.study_uid, prior.series_uid, prior.sop_class_uid, prior.sop_uid)
 
 
-def _stand_in(reference: Reference) -> Dataset:
+def header_for(reference: Reference) -> Dataset:
     """Return a header with the UIDs of an instance and an empty patient: what is odd in a source never reaches a constructor."""
     header = Dataset()
     header.StudyInstanceUID, header.SeriesInstanceUID = reference.study_uid, reference.series_uid
     header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, reference.sop_uid  # highdicom knows no retired classes
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
+    for keyword in TYPE_2:
         setattr(header, keyword, "")
     return header

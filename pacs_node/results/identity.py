@@ -78,6 +78,12 @@ def tracking_uid(request: BuildRequest) -> str:
     return derive_uid("tracking", request.run.node_name, study, series, request.run.pipeline, root=request.uid_root)
 
 
+def region_tracking_uid(request: BuildRequest, number: int) -> str:
+    """Return the Tracking UID of a region: the same in every variant of a run. Runs number their regions anew, so it is another in each."""
+    run = request.run
+    return derive_uid("region", tracking_uid(request), run.number, run.created_at.isoformat(), number, root=request.uid_root)
+
+
 # --- dates -------------------------------------------------------------------------------------------------------------
 
 

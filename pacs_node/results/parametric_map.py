@@ -1,8 +1,4 @@
-"""The parametric map: the heat of every slice as floating-point frames, each where its source slice lies in the patient.
-
-highdicom makes the object around one frame; the per-frame functional groups and the pixels are then written here for all
-slices in geometric order, because a tilted or unevenly spaced stack is no regular volume and must not be sorted into one.
-"""
+"""The parametric map: the heat of every slice as floating-point frames, in geometric order, each where its source slice lies in the patient."""
 
 from __future__ import annotations
 
@@ -15,18 +11,16 @@ import numpy as np
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.coding import Code
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ParametricMapStorage
+from pydicom.uid import ExplicitVRLittleEndian, ParametricMapStorage
 
 from pacs_node.dicom.header import text_of
-from pacs_node.dicom.uids import derive_uid
-from pacs_node.records import Finding, Frame, Plane
+from pacs_node.records import Finding, Plane
 from pacs_node.results import codes as ours
-from pacs_node.results.identity import Label, add_request_attributes, finish, sop_uid
+from pacs_node.results.frames import Placed, add_references, anatomy_of, measures_of, name_dimensions, stand_in, write_frames
+from pacs_node.results.identity import Label, finish
 from pacs_node.results.lossiness import add_lossiness
 from pacs_node.results.modalities import manner_of
-from pacs_node.results.references import frame_numbers, image_items, referenced_series, references_to
 from pacs_node.results.request import BuildRequest, finding_of
 from pacs_node.results.wording import algorithm_line, one_line
 
@@ -60,12 +54,12 @@ def build_map(request: BuildRequest, companions: Mapping[str, Dataset]) -> Datas
     planes = tuple(plane for plane in finding.planes if plane is not None)
     label = Label("pm", ParametricMapStorage, text_of(request.header, "Modality") or "OT", 1, f"{algorithm_line(finding.algorithm)} anomaly map")
     dataset = Dataset(_skeleton(request, finding, planes[0]))  # a plain dataset, without highdicom's frame index
-    _add_frames(dataset, request, planes)
-    _add_references(dataset, request)
-    organization = derive_uid("dimensions", sop_uid(request, label), root=request.uid_root)
-    dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
-    for index in dataset.DimensionIndexSequence:
-        index.DimensionOrganizationUID = organization
+    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy_of(request.header)]
+    write_frames(dataset, _frames(finding, planes), request.sources.analysed, ours.UNSPECIFIED_DERIVATION)
+    dataset.FloatPixelData = stored_pixels(finding).tobytes()
+    dataset.ContentCreatorName = None
+    add_references(dataset, request, finding.volume.frames)
+    name_dimensions(dataset, request, label)
     dataset.CodingSchemeIdentificationSequence = [ours.coding_scheme()]
     add_lossiness(dataset, request.sources.analysed)
     return finish(dataset, request, label)
@@ -93,7 +87,7 @@ def _skeleton(request: BuildRequest, finding: Finding, plane: Plane) -> Any:
         quantity_definition=quantity.code,
     )
     return ParametricMap(
-        source_images=[_stand_in(finding, plane)],
+        source_images=[stand_in((int(finding.heat.shape[1]), int(finding.heat.shape[2])), plane, finding.volume.frame_of_reference_uid)],
         pixel_array=np.zeros((1, *finding.heat.shape[1:]), dtype=np.float32),
         series_instance_uid="1.2",  # UIDs, equipment and patient are given by `finish`
         series_number=1,
@@ -109,97 +103,11 @@ def _skeleton(request: BuildRequest, finding: Finding, plane: Plane) -> Any:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label=quantity.content_label,
         content_description=one_line(f"{quantity.explanation}, {algorithm_line(finding.algorithm)}"),
-        pixel_measures=_measures(plane),
+        pixel_measures=measures_of(plane),
         plane_orientation=hd.PlaneOrientationSequence("PATIENT", plane.orientation),
         plane_positions=[hd.PlanePositionSequence("PATIENT", plane.position)],
     )
 
 
-def _stand_in(finding: Finding, plane: Plane) -> Dataset:
-    """Return a header with nothing but what a map is checked against: what is odd in a source never reaches the constructor."""
-    header = Dataset()
-    header.SOPClassUID, header.SOPInstanceUID = CTImageStorage, "1.2"
-    header.StudyInstanceUID, header.SeriesInstanceUID = "1.2", "1.2"
-    header.FrameOfReferenceUID = finding.volume.frame_of_reference_uid
-    header.Rows, header.Columns = finding.heat.shape[1:]
-    header.ImagePositionPatient, header.ImageOrientationPatient = list(plane.position), list(plane.orientation)
-    header.PixelSpacing, header.SliceThickness = list(plane.spacing), plane.thickness
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(header, keyword, "")
-    return header
-
-
-def _measures(plane: Plane) -> Any:
-    measures = hd.PixelMeasuresSequence(pixel_spacing=plane.spacing, slice_thickness=plane.thickness or 1.0)
-    if plane.thickness is None:
-        del measures[0].SliceThickness
-    return measures
-
-
-# --- all frames --------------------------------------------------------------------------------------------------------
-
-
-def _add_frames(dataset: Dataset, request: BuildRequest, planes: Sequence[Plane]) -> None:
-    """Write pixels and per-frame functional groups. What is the same in all planes stays in the shared functional groups."""
-    finding, shared = finding_of(request, "pm"), dataset.SharedFunctionalGroupsSequence[0]
-    template = dataset.PerFrameFunctionalGroupsSequence[0].FrameContentSequence[0]
-    one_orientation = len({plane.orientation for plane in planes}) == 1
-    one_measure = len({(plane.spacing, plane.thickness) for plane in planes}) == 1
-    shared.FrameAnatomySequence = [_anatomy(request.header)]
-    for keyword, same in (("PlaneOrientationSequence", one_orientation), ("PixelMeasuresSequence", one_measure)):
-        if not same:
-            delattr(shared, keyword)
-    items = []
-    for number, (plane, frame) in enumerate(zip(planes, finding.volume.frames, strict=True), start=1):
-        item = Dataset()
-        item.FrameContentSequence = [_frame_content(template, number)]
-        item.PlanePositionSequence = hd.PlanePositionSequence("PATIENT", plane.position)
-        if not one_orientation:
-            item.PlaneOrientationSequence = hd.PlaneOrientationSequence("PATIENT", plane.orientation)
-        if not one_measure:
-            item.PixelMeasuresSequence = _measures(plane)
-        item.DerivationImageSequence = [_derivation(frame, plane, request.sources.analysed)]
-        items.append(item)
-    dataset.PerFrameFunctionalGroupsSequence = DicomSequence(items)
-    dataset.NumberOfFrames = len(items)
-    dataset.pop("DimensionOrganizationType", None)
-    dataset.FloatPixelData = stored_pixels(finding).tobytes()
-
-
-def _frame_content(template: Dataset, number: int) -> Dataset:
-    content = Dataset()
-    content.DimensionIndexValues = [number] * len(_as_list(template.DimensionIndexValues))
-    return content
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Sequence) or hasattr(value, "__iter__") else [value]
-
-
-def _derivation(frame: Frame, plane: Plane, headers: Sequence[Dataset]) -> Dataset:
-    """Return the Derivation Image macro (PS3.3 C.7.6.16.2.6): the slice, or frame of an enhanced object, from which a frame was made."""
-    source = Dataset()
-    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = frame.sop_class_uid, frame.sop_uid
-    if numbers := frame_numbers(headers, [frame]).get(frame.sop_uid):
-        source.ReferencedFrameNumber = numbers
-    source.PurposeOfReferenceCodeSequence = [ours.item_of(ours.SOURCE_FOR_PROCESSING)]
-    source.SpatialLocationsPreserved = "YES" if frame.plane == plane else "NO"
-    item = Dataset()
-    item.SourceImageSequence = [source]
-    item.DerivationCodeSequence = [ours.item_of(ours.UNSPECIFIED_DERIVATION)]
-    return item
-
-
-def _anatomy(header: Dataset) -> Dataset:
-    item = Dataset()
-    item.AnatomicRegionSequence = [ours.item_of(ours.finding_site(header) or ours.ANY_BODY_PART)]
-    item.FrameLaterality = ours.frame_laterality(header)
-    return item
-
-
-def _add_references(dataset: Dataset, request: BuildRequest) -> None:
-    """Point at the analysed images as a whole (General Reference, Common Instance Reference) and keep the order."""
-    sources = references_to(request.sources.analysed)
-    dataset.SourceImageSequence = image_items(sources, frame_numbers(request.sources.analysed, finding_of(request, "pm").volume.frames))
-    dataset.ReferencedSeriesSequence = referenced_series(sources)
-    add_request_attributes(dataset, request.header)
+def _frames(finding: Finding, planes: Sequence[Plane]) -> list[Placed]:
+    return [Placed(frame, plane, (number,)) for number, (frame, plane) in enumerate(zip(finding.volume.frames, planes, strict=True), start=1)]

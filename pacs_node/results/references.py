@@ -60,6 +60,16 @@ def frame_numbers(headers: Iterable[Dataset], frames: Iterable[Frame]) -> dict[s
     return {uid: sorted(numbers) for uid, numbers in meant.items() if len(numbers) < counts.get(uid, 1)}
 
 
+def frame_count(header: Dataset) -> int:
+    """Return how many frames of an object can be told apart by number: 1 in a class that has single frames."""
+    return 1 if text_of(header, "SOPClassUID") in SINGLE_FRAME else frames_of(header)
+
+
+def frame_number(frame: Frame, counts: Mapping[str, int]) -> int | None:
+    """Return the number of a frame in its object, None where the object has no other; ``counts`` by SOP Instance UID, as `frame_count` gives them."""
+    return frame.number if counts.get(frame.sop_uid, 1) > 1 else None
+
+
 def image_items(references: Iterable[Reference], numbers: Mapping[str, Sequence[int]]) -> list[Dataset]:
     """Return items with the Image SOP Instance Reference Macro (PS3.3 Table 10-3); ``numbers`` as `frame_numbers` gives them."""
     items = []

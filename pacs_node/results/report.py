@@ -1,4 +1,4 @@
-"""The measurement report: Comprehensive 3D SR by TID 1500, one TID 1501 group for the analysed series."""
+"""The measurement report: Comprehensive 3D SR by TID 1500, one TID 1501 group for the analysed series, one TID 1410 or 1411 for each region."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pacs_node.results.content import CONTAINS, Document, container, image_item,
 from pacs_node.results.identity import Label, tracking_uid
 from pacs_node.results.modalities import manner_of
 from pacs_node.results.references import Reference, frame_numbers, reference_to, references_to
+from pacs_node.results.region_groups import region_groups, region_lines
 from pacs_node.results.request import BuildRequest, finding_of
 from pacs_node.results.wording import algorithm_line, one_line, summary, top_slices
 
 # Companions of the same build: the name under which the report points at each
-COMPANION_NAMES = {"pm": ours.HEAT_MAP, "sc": ours.PICTURES}
+COMPANION_NAMES = {"pm": ours.HEAT_MAP, "seg": ours.REGIONS, "sc": ours.PICTURES, "denoised": ours.SYNTHETIC_IMAGES}
 
 
 def build_report(request: BuildRequest, companions: Mapping[str, Dataset]) -> Dataset:
@@ -33,23 +34,25 @@ def build_report(request: BuildRequest, companions: Mapping[str, Dataset]) -> Da
     analysed = references_to(request.sources.analysed)
     made = {kind: reference_to(dataset) for kind, dataset in companions.items() if kind in COMPANION_NAMES}
     others = tuple(reference for reference in references_to(request.sources.others) if reference not in analysed)
+    algorithm = algorithm_identification(request)
+    groups = [*measurement_group(request, finding, analysed, made, algorithm), *region_groups(request, companions.get("seg"), algorithm)]
     children = (
-        text_item(ours.SUMMARY, summary(finding, request.run, request.sources.analysed)),
+        text_item(ours.SUMMARY, summary(finding, request.run, request.sources.analysed, region_lines(request))),
         image_library(request.sources.analysed, frame_numbers(request.sources.analysed, finding.volume.frames)),
-        container(codes.DCM.ImagingMeasurements, measurement_group(request, finding, analysed, made)),
+        container(codes.DCM.ImagingMeasurements, groups),
     )
     document = Document(children, (*analysed, *made.values()), others)
     label = Label("sr", Comprehensive3DSRStorage, "SR", 3, f"{algorithm_line(finding.algorithm)} anomaly report")
     return write_document(hd.Comprehensive3DSR, document, request, label)
 
 
-def measurement_group(request: BuildRequest, finding: Finding, analysed: tuple[Reference, ...], made: Mapping[str, Reference]) -> Any:
+def measurement_group(request: BuildRequest, finding: Finding, analysed: tuple[Reference, ...], made: Mapping[str, Reference], algorithm: Any) -> Any:
     """Return TID 1501 for the analysed series: identification, numbers, verdict, where it was seen, and what it was made from."""
     site, numbers = ours.finding_site(request.header), frame_numbers(request.sources.analysed, finding.volume.frames)
     tracking = hd.TrackingIdentifier(uid=tracking_uid(request), identifier=one_line(f"{request.run.pipeline} anomaly score"))
     group = hd.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
-        algorithm_id=algorithm_identification(request),
+        algorithm_id=algorithm,
         finding_sites=[hd.FindingSite(site)] if site is not None else None,
         measurements=[*score_measurements(finding), *slice_measurements(finding, request.sources.analysed)],
         qualitative_evaluations=evaluations(finding),

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pacs_node.config import Equipment
 from pacs_node.errors import ResultRejected
 from pacs_node.records import Algorithm, Finding, Notice, Run, Sources
+from pacs_node.results.regions import Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class BuildRequest:
     uid_root: str | None
     timezone: str | None  # IANA name for our times where the source has no offset; None: the system's
     kinds: tuple[str, ...]
+    regions: tuple[Region, ...] = ()  # of the finding; `build` finds them
 
     @property
     def header(self) -> Dataset:

@@ -163,8 +163,11 @@ def images_line(volume: Volume) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def summary(finding: Finding, run: Run, headers: Sequence[Dataset] = ()) -> str:
-    """Tell the finding in a few lines of plain text: what was found, by what, on how much; see `top_slices` for ``headers``."""
+def summary(finding: Finding, run: Run, headers: Sequence[Dataset] = (), regions: Sequence[str] = ()) -> str:
+    """Tell the finding in a few lines of plain text: what was found, by what, on how much; see `top_slices` for ``headers``.
+
+    ``regions``: lines about them.
+    """
     lines = [
         f"{score_line(finding)}. {RESEARCH_USE}.",
         f"{standing_line(finding)[:1].upper()}{standing_line(finding)[1:]}.",
@@ -174,6 +177,6 @@ def summary(finding: Finding, run: Run, headers: Sequence[Dataset] = ()) -> str:
         lines.append(f"Calibration: {calibration_line(finding.calibration)}.")
     if unit := manner_of(finding.volume).unit:
         lines.append(f"Analysed: {images_line(finding.volume)}, values in {unit}.")
-    lines += [f"Stands out: {top.line}." for top in top_slices(finding, headers)]
+    lines += [*(f"Stands out: {top.line}." for top in top_slices(finding, headers)), *regions]
     lines += [f"Remark: {remark}" for remark in dict.fromkeys((*finding.volume.remarks, *finding.remarks))]
     return "\n".join(lines)

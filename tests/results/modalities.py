@@ -28,7 +28,7 @@ from pacs_node.records import Finding, Frame, Place, Sources, Volume
 from pacs_node.results import BuildRequest
 from tests.results.studies import RUN, Shape, finding, header, slice_plane
 
-KINDS = ("sr", "pm", "sc")
+KINDS = ("sr", "pm", "seg", "sc")
 UNITS = {"CT": "[hnsf'U]", "MR": "1", "PT": "{SUVbw}g/ml", "US": "1"}
 WINDOWS = {"CT": (40.0, 80.0), "MR": (50.0, 100.0), "PT": (2.5, 5.0), "US": (128.0, 256.0)}
 PIPELINES = {"CT": "ct-head", "MR": "mr-brain", "PT": "pt-body", "US": "us-breast"}

@@ -23,7 +23,7 @@ NOTICE = Notice(NoticeStatus.PARTIALLY_SUCCEEDED, "one of two series could not b
 
 
 def everything(**options):
-    return request(options.pop("shape", Shape(slices=3)), kinds=("notice", "sr", "sc", "pm"), notice=NOTICE, **options)
+    return request(options.pop("shape", Shape(slices=3)), kinds=("notice", "sr", "sc", "pm", "ko", "seg", "denoised"), notice=NOTICE, **options)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_each_kind_of_destination_has_default_kinds_that_exist():
 
 
 def test_what_is_referred_to_goes_before_what_refers_to_it(results):
-    assert [one.kind for one in results] == ["pm", "sc", "sr", "notice"]
+    assert [one.kind for one in results] == ["pm", "seg", "sc", "denoised", "sr", "ko", "notice"]
     assert [one.order for one in results] == sorted(one.order for one in results)
 
 
@@ -58,7 +58,7 @@ def test_the_same_request_gives_the_same_bytes(results):
     assert [encode(one.dataset) for one in again if one.kind == "pm"] == first[:1]
 
 
-@pytest.mark.parametrize("kind", ["pm", "sc", "sr"])
+@pytest.mark.parametrize("kind", ["pm", "seg", "sc", "denoised", "sr", "ko"])
 def test_a_kind_that_needs_a_finding_says_so(kind):
     with pytest.raises(ResultRejected, match=f"the {kind} object was not released: there is no finding to tell"):
         build(replace(request(Shape(slices=1)), finding=None, kinds=(kind,)))
@@ -123,7 +123,7 @@ def test_a_result_that_cannot_be_written_leaves_the_old_file(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_study_of_135_slices_is_built_and_written(tmp_path: Path):
-    made = request(Shape(slices=135, rows=512, columns=512, spacing=0.5, grid=256, grid_spacing=1.0), kinds=("pm", "sc", "sr"))
+    made = request(Shape(slices=135, rows=512, columns=512, spacing=0.5, grid=256, grid_spacing=1.0), kinds=("pm", "seg", "sc", "sr", "ko"))
     results = build(made)
     for result in results:
         save(result, tmp_path / f"{result.kind}.dcm")

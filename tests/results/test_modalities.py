@@ -42,7 +42,7 @@ def test_our_own_gate_finds_nothing(name):
     made = CASES[name]()
     results = build(made)
     assert check_all(results, made.sources) == ()
-    assert [result.kind for result in results] == (["sc", "sr"] if "ultrasound" in name else ["pm", "sc", "sr"])
+    assert [result.kind for result in results] == (["sc", "sr"] if "ultrasound" in name else ["pm", "seg", "sc", "sr"])
 
 
 def test_every_modality_that_can_be_read_has_a_row():
@@ -56,7 +56,7 @@ def test_where_all_frames_were_analysed_the_object_is_pointed_at_as_a_whole():
     made = enhanced("MR", EnhancedMRImageStorage)
     objects = built(made)
     uid = made.header.SOPInstanceUID
-    assert pointed(objects["sr"], uid) == [None, [1], [2], [3], None]  # library, three slices, measurement group
+    assert pointed(objects["sr"], uid) == [None, [1], [2], [3], None, [1]]  # library, three slices, measurement group, region
     sources = [frame.DerivationImageSequence[0].SourceImageSequence[0] for frame in objects["pm"].PerFrameFunctionalGroupsSequence]
     assert [source.ReferencedFrameNumber for source in sources] == [4, 3, 2, 1]
     assert all("ReferencedFrameNumber" not in objects[kind].SourceImageSequence[0] for kind in ("pm", "sc"))
@@ -66,7 +66,7 @@ def test_where_some_frames_were_analysed_they_are_named_everywhere():
     made = enhanced("MR", EnhancedMRImageStorage, echoes=2)
     objects = built(made)
     uid = made.header.SOPInstanceUID
-    assert pointed(objects["sr"], uid) == [[1, 3, 5, 7], [1], [3], [5], [1, 3, 5, 7]]
+    assert pointed(objects["sr"], uid) == [[1, 3, 5, 7], [1], [3], [5], [1, 3, 5, 7], [1]]
     for kind in ("pm", "sc"):
         assert list(objects[kind].SourceImageSequence[0].ReferencedFrameNumber) == [1, 3, 5, 7]
 
@@ -104,7 +104,7 @@ def test_a_reference_to_a_frame_that_is_not_there_is_stopped():
 def test_the_region_of_an_enhanced_object_is_taken_from_its_functional_groups():
     objects = built(enhanced("MR", EnhancedMRImageStorage))
     sites = [item for item in items(objects["sr"]) if item.ConceptNameCodeSequence[0].CodeMeaning == "Finding Site"]
-    assert [site.ConceptCodeSequence[0].CodeMeaning for site in sites] == ["Brain"]
+    assert [site.ConceptCodeSequence[0].CodeMeaning for site in sites] == ["Brain"] * 2  # of the series and of its region
     assert objects["pm"].SharedFunctionalGroupsSequence[0].FrameAnatomySequence[0].AnatomicRegionSequence[0].CodeValue == "12738006"
     assert objects["sc"].BodyPartExamined == "BRAIN" and "Laterality" not in objects["sc"]
 
@@ -141,7 +141,8 @@ def test_ultrasound_gets_no_map_no_letters_no_positions_and_no_spacing():
 def test_three_dimensional_ultrasound_whose_axes_are_its_own_gets_no_letters_and_no_map():
     made = pet()
     made = replace(made, finding=replace(made.finding, volume=replace(made.finding.volume, modality="US")))
-    assert [result.kind for result in build(made)] == ["sc", "sr"]
+    assert [result.kind for result in build(made)] == ["seg", "sc", "sr"]
+    assert "FrameOfReferenceUID" not in built(made, "seg")["seg"]
     page = built(made, "sc")["sc"].pixel_array[1]
     for top in (drawing.PANEL_TOP, drawing.LOWER_TOP):
         small = page[top : top + drawing.ASIDE, drawing.RIGHT : drawing.RIGHT + drawing.ASIDE].astype(int)
@@ -236,10 +237,10 @@ def ct_and_pet():
 def test_ct_and_pet_of_one_study_get_results_of_their_own_with_one_patient_and_study():
     ct, pt = (built(made) for made in ct_and_pet())
     objects = [*ct.values(), *pt.values()]
-    assert set(ct) == set(pt) == {"sr", "sc", "pm"}
+    assert set(ct) == {"sr", "sc", "pm"} and set(pt) == {"sr", "sc", "pm", "seg"}
     assert {len({str(dataset.get(keyword)) for dataset in objects}) for keyword in SHARED} == {1}
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID"):
-        assert len({dataset[keyword].value for dataset in objects}) == 6
+        assert len({dataset[keyword].value for dataset in objects}) == len(objects)
     assert (ct["pm"].Modality, pt["pm"].Modality) == ("CT", "PT")
     assert not {dataset.SeriesDescription for dataset in ct.values()} & {dataset.SeriesDescription for dataset in pt.values()}
 

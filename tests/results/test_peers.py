@@ -19,7 +19,7 @@ needs_dsr2html = pytest.mark.skipif(shutil.which("dsr2html") is None, reason="ds
 pytestmark = pytest.mark.peers
 
 NOTICE = Notice(NoticeStatus.FAILED, "the pixels of 3 slices cannot be decoded")
-ALL = ("pm", "sc", "sr", "notice")
+ALL = ("pm", "seg", "sc", "denoised", "sr", "ko", "notice")
 
 
 def with_all(**attributes):
