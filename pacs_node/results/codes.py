@@ -81,6 +81,8 @@ NO_UNITS = Code("1", "UCUM", "no units")
 PERCENT = Code("%", "UCUM", "Percent")
 STUDIES = Code("{studies}", "UCUM", "studies")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+SOURCE_FOR_SEGMENTATION = Code("121233", "DCM", "Source image for segmentation")
+SOURCE_OF_MEASUREMENT = Code("121112", "DCM", "Source of Measurement")
 SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source image for image processing operation")  # CID 7222
 UNSPECIFIED_DERIVATION = Code("112187", "DCM", "Unspecified method of calculation")
 

@@ -8,7 +8,7 @@ import highdicom.sr as hd
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedSRStorage
 
-from pacs_node.dicom.header import has_pixels
+from pacs_node.dicom.header import has_pixels, text_of
 from pacs_node.errors import ResultRejected
 from pacs_node.records import Notice, NoticeStatus, Verdict
 from pacs_node.results import codes as ours
@@ -36,13 +36,18 @@ def build_notice(request: BuildRequest, companions: Mapping[str, Dataset]) -> Da
     notice = request.notice
     if notice is None or not notice.reason.strip():
         raise ResultRejected("notice", ("there is nothing to notify: a status and a reason are needed",))
-    images = tuple(header for header in request.sources.analysed or request.sources.others if has_pixels(header))
+    images = tuple(header for header in request.sources.analysed or request.sources.others if has_pixels(header) and _is_picture(header))
     pointed = references_to(images)
     others = tuple(reference for reference in references_to(request.sources.analysed + request.sources.others) if reference not in pointed)
     library = (image_library(images),) if images else ()
     children = (text_item(ours.SUMMARY, notice_text(request, notice)), *library, _evaluations(notice))
     label = Label("notice", EnhancedSRStorage, "SR", 4, f"{request.run.pipeline}: {STATUS_TEXTS[notice.status]}")
     return write_document(hd.EnhancedSR, Document(children, pointed, others), request, label)
+
+
+def _is_picture(header: Dataset) -> bool:
+    """Tell whether an object with pixels is one that an IMAGE item may point at: masks and doses are none to every reader."""
+    return text_of(header, "Modality") not in ("SEG", "RTDOSE")
 
 
 def notice_text(request: BuildRequest, notice: Notice) -> str:

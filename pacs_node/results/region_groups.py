@@ -14,6 +14,7 @@ from typing import Any
 import highdicom.sr as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import CTImageStorage
 
 from pacs_node.dicom.header import text_of
 from pacs_node.records import Finding, Frame
@@ -97,10 +98,11 @@ def _segment(finding: Finding, region: Region, segmentation: Dataset, counts: Ma
 
 
 def _outlined(finding: Finding, region: Region, counts: Mapping[str, int]) -> dict[str, Any]:
-    drawn = [
-        hd.ImageRegion(hd.GraphicTypeValues.POLYLINE, points, _source(hd.SourceImageForRegion, finding.volume.frames[index], counts))
-        for index, points in outlines(finding, region)
-    ]
+    drawn = []
+    for index, points in outlines(finding, region):
+        outline = hd.ImageRegion(hd.GraphicTypeValues.POLYLINE, points, hd.SourceImageForRegion(CTImageStorage, "1.2"))  # highdicom knows no retired classes
+        outline.ContentSequence = [_source(hd.SourceImageForRegion, finding.volume.frames[index], counts)]
+        drawn.append(outline)
     return {"referenced_region": drawn[0]} if len(region.slices) == 1 else {"referenced_regions": drawn}
 
 

@@ -156,6 +156,7 @@ def _unplace(dataset: Dataset) -> None:
     """Take out what says where in the patient the frames lie; they are told apart by segment and by place in the series."""
     for keyword in _SPATIAL:
         dataset.pop(keyword, None)
+    dataset.PatientOrientation = None  # Type 2C of General Image where nothing else says how the picture lies
     for keyword in _SPATIAL_GROUPS:
         dataset.SharedFunctionalGroupsSequence[0].pop(keyword, None)
     index = dataset.DimensionIndexSequence[1]

@@ -6,7 +6,8 @@
     sc  Multi-frame True Color SC    ─► single-frame  a Secondary Capture Image for each page (PS3.3 A.8.1)
 
 A stand-in is a new instance in a new series: its UIDs are made of the object's and of what it refers to, so that making it again gives the same bytes.
-What the object refers to and the destination did not take is replaced by what stands in for it, or left out.
+What the object refers to and the destination did not take is replaced by what stands in for it, or left out: a region without its segmentation is
+told as what was measured on its images.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pacs_node.dicom.header import number_of, text_of
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import ResultRejected
 from pacs_node.records import Sources
+from pacs_node.results import codes as ours
+from pacs_node.results.case import code_of
 from pacs_node.results.identity import copied_element
 from pacs_node.results.modules import COPIED
 from pacs_node.results.references import Reference, evidence
@@ -123,6 +126,7 @@ def _items(items: Iterable[Dataset], replacements: Replacements) -> Iterator[Dat
         pointed = text_of(item.ReferencedSOPSequence[0], "ReferencedSOPInstanceUID") if item.get("ReferencedSOPSequence") else ""
         if "ContentSequence" in item:
             item.ContentSequence = list(_items(item.ContentSequence, replacements))
+            _mend_group(item)
         if pointed not in replacements:
             yield item
             continue
@@ -130,6 +134,22 @@ def _items(items: Iterable[Dataset], replacements: Replacements) -> Iterator[Dat
             other = copy.deepcopy(item)
             other.ReferencedSOPSequence = [reference.item()]
             yield other
+
+
+def _mend_group(group: Dataset) -> None:
+    """Make a group about images (TID 1501) of one about a region (TID 1411) whose segmentation is not there: its numbers and its images stay."""
+    template = next(iter(group.get("ContentTemplateSequence") or ()), None)
+    if template is None or text_of(template, "TemplateIdentifier") != "1411" or _has_region(group):
+        return
+    template.TemplateIdentifier = "1501"
+    for item in group.ContentSequence:
+        if code_of(item) == ours.SOURCE_FOR_SEGMENTATION.value:
+            item.ConceptNameCodeSequence = [ours.item_of(ours.SOURCE_OF_MEASUREMENT)]
+
+
+def _has_region(group: Dataset) -> bool:
+    pointers = (pointer for item in group.ContentSequence for pointer in item.get("ReferencedSOPSequence") or ())
+    return any("ReferencedSegmentNumber" in pointer for pointer in pointers) or any(text_of(item, "ValueType") == "SCOORD" for item in group.ContentSequence)
 
 
 def _listed(studies: Iterable[Dataset]) -> Iterator[Reference]:

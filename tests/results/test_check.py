@@ -7,12 +7,14 @@ import pytest
 from pydicom.dataset import Dataset
 
 from pacs_node.results import build, check, check_all
+from pacs_node.results.demands import DEMANDS
+from pacs_node.results.modules import TYPE_2
 from tests.results.studies import Shape, request
 
 
 @pytest.fixture(scope="module")
 def made():
-    return request(Shape(slices=3), kinds=("pm", "sc", "sr"))
+    return request(Shape(slices=4), kinds=("pm", "seg", "sc", "denoised", "sr", "ko"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,98 @@ def other_version(data):
         rename(child)
 
 
+def tilt_map(data):
+    data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 0.98, -0.2]
+
+
+def lose_derivation(data):
+    del data.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence
+
+
+def renumber_segment(data):
+    data.SegmentSequence[0].SegmentNumber = 2
+
+
+def other_segment_algorithm(data):
+    data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion = "9.9"
+
+
+def no_family(data):
+    del data.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmFamilyCodeSequence
+
+
+def group(data, number):
+    found = [item for item in data.ContentSequence[-1].ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "125007"]
+    return found[number]
+
+
+def without(code, number=None):
+    """Return what takes the items of a concept out of the root, or out of a measurement group."""
+
+    def spoil(data):
+        place = data if number is None else group(data, number)
+        place.ContentSequence = [item for item in place.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue != code]
+
+    return spoil
+
+
+def wrong_segment(data):
+    for item in group(data, 1).ContentSequence:
+        if item.ConceptNameCodeSequence[0].CodeValue == "121191":
+            item.ReferencedSOPSequence[0].ReferencedSegmentNumber = 7
+
+
+def no_measurements(data):
+    place = group(data, 1)
+    place.ContentSequence = [item for item in place.ContentSequence if item.ValueType != "NUM"]
+
+
+def no_groups(data):
+    data.ContentSequence[-1].ContentSequence = []
+
+
+def other_purpose_and_no_version(data):
+    data.ContributingEquipmentSequence[0].SoftwareVersions = ""
+
+
+def other_meta(data):
+    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+
+
 FAULTS = [
+    ("sr", put("PatientBirthDate", "19600505"), "the patient is not the source's"),
+    ("sr", put("PatientSex", "M"), "PatientSex is not the source's"),
+    ("seg", put("OtherPatientIDs", "4711"), "OtherPatientIDs is not the source's"),
+    ("ko", put("StudyDescription", "another"), "StudyDescription is not the source's"),
+    ("ko", put("PatientID", "P-2"), "the patient is not the source's"),
+    ("ko", drop("CurrentRequestedProcedureEvidenceSequence"), "CurrentRequestedProcedureEvidenceSequence is missing"),
+    ("ko", other_meta, "the file meta information names another object"),
+    ("sr", other_purpose_and_no_version, "lacks SoftwareVersions"),
+    ("sr", drop("PerformedProcedureCodeSequence"), "PerformedProcedureCodeSequence is missing (it may be empty)"),
+    ("sr", without("121049"), "lacks the language"),
+    ("sr", without("121012"), "lacks the device observer UID"),
+    ("sr", without("121016"), "lacks the device observer serial number"),
+    ("sr", without("121058"), "lacks the procedure reported"),
+    ("sr", without("111028"), "lacks the image library"),
+    ("sr", no_groups, "has no measurement group"),
+    ("sr", without("112039", 0), "measurement group 1 lacks the tracking identifier"),
+    ("sr", without("112040", 1), "measurement group 2 lacks the tracking unique identifier"),
+    ("sr", without("111001", 1), "measurement group 2 lacks the algorithm name"),
+    ("sr", without("111003", 0), "measurement group 1 lacks the algorithm version"),
+    ("sr", without("111000", 0), "measurement group 1 lacks the algorithm family"),
+    ("sr", without("121191", 1), "measurement group 2 is about a region and does not say where it lies"),
+    ("sr", no_measurements, "measurement group 2 holds no measurement"),
+    ("sr", wrong_segment, "there is no segment 7 in"),
+    ("pm", tilt_map, "frame 1 is not parallel to its source slice"),
+    ("pm", lose_derivation, "frame 1 does not say which image it was made from"),
+    ("seg", lose_derivation, "frame 1 does not say which image it was made from"),
+    ("seg", renumber_segment, "the segments are not numbered from 1"),
+    ("seg", renumber_segment, "the segments are not those that the frames show"),
+    ("seg", other_segment_algorithm, "segment 1 names the algorithm differently"),
+    ("seg", no_family, "segment 1 names no algorithm family"),
+    ("seg", put("SegmentationType", "FRACTIONAL"), "SegmentationType is not BINARY"),
+    ("seg", put("NumberOfFrames", 9), "PixelData holds"),
+    ("denoised", put("BurnedInAnnotation", "NO"), "BurnedInAnnotation is not YES"),
     ("sr", drop("ContentDate"), "ContentDate is missing or empty"),
     ("sr", put("Manufacturer", ""), "Manufacturer is missing or empty"),
     ("sr", drop("PatientSex"), "PatientSex is missing (it may be empty)"),
@@ -125,7 +218,8 @@ def test_a_received_uid_is_never_used_again(made, results, keyword, words):
 
 
 def test_a_reference_to_an_object_that_is_not_sent_along_is_found(made, results):
-    assert any("neither received nor of this build" in fault for fault in check(results[-1].dataset, made.sources))
+    report = next(one.dataset for one in results if one.kind == "sr")
+    assert any("neither received nor of this build" in fault for fault in check(report, made.sources))
 
 
 def test_sources_of_two_studies_are_found(made, results):
@@ -136,7 +230,7 @@ def test_sources_of_two_studies_are_found(made, results):
 
 
 def test_objects_of_one_build_must_agree(made, results):
-    pm, sc, sr = results
+    pm, _, sc, _, sr, _ = results
     double = replace(sc, dataset=copy.deepcopy(sc.dataset))
     double.dataset.SOPInstanceUID = pm.dataset.SOPInstanceUID
     assert "two objects of the build share one SOPInstanceUID" in check_all((pm, double), made.sources)
@@ -144,3 +238,34 @@ def test_objects_of_one_build_must_agree(made, results):
     other.dataset.ContributingEquipmentSequence[0].SoftwareVersions = "2"
     assert "the objects of the build name different algorithms" in check_all((pm, other), made.sources)
     assert "the objects are not in sending order" in check_all((sr, pm, sc), made.sources)
+
+
+def test_the_regions_of_report_and_segmentation_must_be_the_same(made, results):
+    seg, sr = (next(one for one in results if one.kind == kind) for kind in ("seg", "sr"))
+    other = replace(seg, dataset=copy.deepcopy(seg.dataset))
+    other.dataset.SegmentSequence[0].TrackingUID = "1.2.3"
+    assert "the tracking UIDs of report and segmentation differ" in check_all((other, sr), made.sources)
+
+
+def test_objects_of_different_times_are_not_of_one_build(made, results):
+    late = replace(results[0], dataset=copy.deepcopy(results[0].dataset))
+    late.dataset.ContentTime = "111111"
+    assert "the objects of the build are of different times" in check_all((late, *results[1:]), made.sources)
+
+
+def test_an_object_made_of_synthetic_images_says_so(made, results):
+    phantom = copy.deepcopy(made.sources.analysed[0])
+    phantom.SyntheticData = "YES"
+    assert any("SyntheticData is not YES" in fault for fault in check(results[0].dataset, replace(made.sources, analysed=(phantom,))))
+
+
+def test_whatever_top_level_attribute_is_lost_the_gate_answers_and_never_breaks(made, results):
+    datasets = {one.kind: one.dataset for one in results}
+    for kind, dataset in datasets.items():
+        companions = [other for name, other in datasets.items() if name != kind]
+        demanded = {*DEMANDS[dataset.SOPClassUID].type_1, *DEMANDS[dataset.SOPClassUID].type_2, *TYPE_2}
+        for keyword in [element.keyword for element in dataset]:
+            spoilt = Dataset(dataset)
+            spoilt.file_meta = dataset.file_meta
+            del spoilt[keyword]
+            assert bool(check(spoilt, made.sources, companions)) >= (keyword in demanded), (kind, keyword)

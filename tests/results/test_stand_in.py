@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -98,6 +99,21 @@ def test_a_report_points_at_what_stands_in_and_not_at_what_was_refused(stored: d
         assert made.SOPInstanceUID != stored["sr"].SOPInstanceUID
         save(ResultObject("sr", made, 3), tmp_path / "made.dcm")
         assert dciodvfy(tmp_path / "made.dcm") == ((), ())
+
+
+def test_a_region_whose_segmentation_was_refused_keeps_its_numbers_and_images() -> None:
+    made = request(Shape(slices=4))
+    both = {one.kind: stored_as(one.dataset) for one in build(replace(made, kinds=("seg", "sr")))}
+    (redone,) = (redirected(both["sr"], {str(both["seg"].SOPInstanceUID): ()}, None),)
+    assert str(both["seg"].SOPInstanceUID) not in pointed(redone)
+    assert check(redone, sources_as_stored(both["sr"])) == ()
+    groups = [item for item in redone.ContentSequence[-1].ContentSequence if "ContentTemplateSequence" in item]
+    assert [group.ContentTemplateSequence[0].TemplateIdentifier for group in groups] == ["1501", "1501"]
+    before = both["sr"].ContentSequence[-1].ContentSequence[-1]
+    assert before.ContentTemplateSequence[0].TemplateIdentifier == "1411"
+    assert [item.MeasuredValueSequence for item in groups[1].ContentSequence if item.ValueType == "NUM"] == [
+        item.MeasuredValueSequence for item in before.ContentSequence if item.ValueType == "NUM"
+    ]
 
 
 def test_the_gate_sees_a_stand_in_of_another_patient(stored: dict[str, Dataset]) -> None:
