@@ -98,3 +98,11 @@ class Orthanc:
     def tags(self, name: str) -> dict[str, Any]:
         """Return the attributes of an instance by their names."""
         return dict(self.ask(f"/instances/{name}/simplified-tags"))
+
+    def upload(self, content: bytes) -> str:
+        """Store a file over its own interface; returns its name there."""
+        return str(self._client.post("/instances", content=content).raise_for_status().json()["ID"])
+
+    def preview(self, name: str) -> bytes:
+        """Return the first frame of an instance as the PNG that it shows."""
+        return self._client.get(f"/instances/{name}/preview").raise_for_status().content

@@ -105,7 +105,7 @@ def with_long_words():
     made = asked(**LONG)
     algorithm = replace(made.finding.algorithm, name="n" * 200, version="v" * 200, manufacturer="m" * 200)
     run = replace(RUN, number=99, pipeline="p" * 200, node_name="o" * 200, complete_reason="r" * 500)
-    equipment = Equipment(manufacturer="q" * 200, serial="s" * 200, institution="i" * 200)
+    equipment = Equipment(manufacturer="q" * 64, serial="s" * 64, institution="i" * 64)
     return replace(made, finding=replace(made.finding, algorithm=algorithm, remarks=("x" * 3000, "y " * 2000)), run=run, equipment=equipment)
 
 
