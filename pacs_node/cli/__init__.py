@@ -13,6 +13,7 @@ import typer
 
 from pacs_node.cli.benching import register as register_bench
 from pacs_node.cli.database import register as register_database
+from pacs_node.cli.exporting import register as register_exporting
 from pacs_node.cli.fetching import register as register_fetching
 from pacs_node.cli.keeping import register as register_keeping
 from pacs_node.cli.models import register as register_models
@@ -41,7 +42,7 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
 
 
 _GROUPS = (
-    register_running, register_sending, register_fetching, register_working, register_keeping, register_database, register_models,
+    register_running, register_sending, register_fetching, register_exporting, register_working, register_keeping, register_database, register_models,
     register_tuning, register_phantom, register_bench,
 )  # fmt: skip
 for _register in _GROUPS:

@@ -24,6 +24,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ from pacs_node.reception.spool import SUFFIXES
 from pacs_node.retention.sweep import pinned
 from pacs_node.workbench.backup_database import Named, copy_database, leave_out_finished
 from pacs_node.workbench.backup_target import PACKED, Target, target_of
+from pacs_node.workbench.deidentify.pseudonyms import MAP, copy_map
 from pacs_node.workbench.tables import open_store
 
 MANIFEST = "backup.json"
@@ -91,6 +93,7 @@ def back_up(settings: Settings, config: Path | None, out: Path, *, originals: bo
             copy.spool()
             copy.kept()
             copy.newcomers()
+            copy.map(scratch)
             copied.database = _put_database(target, named, copied)
             _put_configuration(settings, config, target, copied)
             target.put_text(MANIFEST, json.dumps(asdict(copied), indent=1) + "\n")
@@ -131,6 +134,15 @@ class _Copy:
             name = str(path.relative_to(self._data))
             if name not in self._met and name not in self._named.removed:
                 self._admit(path, name)
+
+    def map(self, scratch: Path) -> None:
+        """Copy the map of pseudonyms: without it later exports would give the patients other ones."""
+        try:
+            if (self._data / MAP).is_file():
+                copy_map(self._data / MAP, scratch / MAP)
+                self._put(scratch / MAP, MAP)
+        except sqlite3.Error as error:
+            self._copied.missing.append(f"{MAP} ({error})")
 
     def _admit(self, path: Path, name: str) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,14 @@ class Folder:
         self._root = root
 
     def put(self, stream: BinaryIO, name: str, facts: os.stat_result, *, data: bool = True) -> None:
-        """Take a file, with its time of change."""
+        """Take a file, with its time of change and who may read it."""
         path = self._root / "data" / name if data else self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as copy:
             shutil.copyfileobj(stream, copy, 1 << 20)
             copy.flush()
             os.fsync(copy.fileno())
+        path.chmod(stat.S_IMODE(facts.st_mode))
         os.utime(path, ns=(facts.st_mtime_ns, facts.st_mtime_ns))
 
     def put_text(self, name: str, text: str) -> None:

@@ -28,6 +28,7 @@ from pacs_node.journey.pressure import WORDS, pressure_of
 from pacs_node.reception.pressure import Pressure, measure
 from pacs_node.records import FALLBACKS, Population
 from pacs_node.routing import load as load_rules
+from pacs_node.workbench.deidentify.pseudonyms import MAP, too_open
 
 Line = tuple[str, str]  # ok | warning | fault, text
 
@@ -50,7 +51,7 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
         settings = read(config)
     except ConfigError as error:
         return Report((("fault", str(error)),))
-    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _senders, _certificates, _destinations]
+    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _map, _senders, _certificates, _destinations]
     if echo:
         checks.append(_echo)
     lines: list[Line] = [("ok", f"configuration of node {settings.node.name!r}: AE titles {', '.join(settings.node.ae_titles)}, port {settings.node.port}")]
@@ -153,6 +154,12 @@ def _database(settings: Settings) -> Iterator[Line]:
         yield "fault", f"{error.key}: {error.problem}"
     except DatabaseUnavailable as error:
         yield "fault", f"database.url: {error}"
+
+
+def _map(settings: Settings) -> Iterator[Line]:
+    path = settings.node.data / MAP
+    if path.is_file() and too_open(path):
+        yield "fault", f"{path} leads from exported studies back to patients, and others may read it: `chmod 600` it, and ask who has read it"
 
 
 def _database_line(store: Store) -> Line:

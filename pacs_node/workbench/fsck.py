@@ -32,6 +32,7 @@ from pacs_node.journey.retire import work_off
 from pacs_node.reception.notes import read_note
 from pacs_node.reception.part10 import sender_of
 from pacs_node.routing import Rules
+from pacs_node.workbench.deidentify.pseudonyms import MAP, too_open
 
 _PAGE = 1000  # rows looked at at once
 
@@ -125,6 +126,7 @@ def _opened(settings: Settings, *, repair: bool) -> Iterator[House]:
 def _findings(house: House, *, repair: bool, deep: bool) -> Iterator[Finding]:
     """Give what is found, in an order in which a repair makes later findings vanish: strangers are indexed before anybody is missed."""
     yield from _database(house)
+    yield from _map(house)
     yield from _half_files(house)
     yield from _given_up(house)
     yield from _strangers(house)
@@ -154,6 +156,12 @@ def _database(house: House) -> Iterator[Finding]:
         if problem != "ok":
             remedy = "put a backup in its place, or move it aside: the index is then made anew from the files, and studies are judged again"
             yield Finding("damaged database", f"node.db ({problem})", remedy)
+
+
+def _map(house: House) -> Iterator[Finding]:
+    path = house.data / MAP
+    if path.is_file() and too_open(path):
+        yield Finding("map of pseudonyms that others may read", MAP, "closed to others; ask who has read it", partial(path.chmod, 0o600))
 
 
 # --- files without rows ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,190 @@
+"""A dataset → the same without what identifies: every element of every level is looked at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dicomanonymizer.simpledicomanonymizer import replace_element
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID
+
+from pacs_node.dicom.header import identity, text_of
+from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_node.workbench.deidentify.iods import needed
+from pacs_node.workbench.deidentify.options import LONGITUDINAL, Options, codes_of
+from pacs_node.workbench.deidentify.profile import Action, action_for
+from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
+from pacs_node.workbench.deidentify.traces import Traces, elements_of
+from pacs_node.workbench.deidentify.words import REMOVED, harmless, scrubbed
+
+_TEXT = ("SH", "LO", "ST", "LT", "UC", "UT")
+_LONGEST = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "PN": 64}  # characters
+_PUBLIC = frozenset({"DCM", "SCT", "SRT", "SNM3", "UCUM", "LN", "RADLEX", "FMA", "UMLS", "NCIt", "MDC"})  # coding schemes whose words name nobody
+_CODED = frozenset({"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"})
+_DUMMY_DATE, _DUMMY_TIME = "19000101", "000000"
+
+
+@dataclass
+class Cleaner:
+    """De-identifies the objects of one study. ``traces``: what must not stay in the texts that are kept."""
+
+    options: Options
+    pseudonyms: Pseudonyms
+    traces: Traces
+
+    def clean(self, dataset: Dataset, *, pixels: bool = False) -> None:
+        """De-identify an object in place; ``pixels``: burnt-in text was blanked. Raises what `dicom.header.DAMAGED` lists where a value cannot be read."""
+        study_uid = text_of(dataset, "StudyInstanceUID")
+        pseudonym = self.pseudonyms.patient(identity(dataset), study_uid)
+        _Walk(self, text_of(dataset, "SOPClassUID"), self.pseudonyms.shift(pseudonym)).walk(dataset, ())
+        dataset.PatientID = dataset.PatientName = pseudonym
+        for keyword in ("PatientBirthDate", "PatientSex"):  # Type 2 in every object of a patient (PS3.3 C.7.1.1)
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
+        self._mark(dataset, pixels=pixels)
+        dataset.file_meta = _meta(dataset)
+        dataset.preamble = b"\0" * 128
+
+    def _mark(self, dataset: Dataset, *, pixels: bool) -> None:
+        codes = codes_of(self.options, pixels=pixels, structured="ContentSequence" in dataset)
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.DeidentificationMethod = [meaning[:64] for _, meaning in codes]
+        items = []
+        for value, meaning in codes:
+            item = Dataset()
+            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+            items.append(item)
+        dataset.DeidentificationMethodCodeSequence = Sequence(items)
+        dataset.LongitudinalTemporalInformationModified = LONGITUDINAL[self.options.dates]
+        if pixels:
+            dataset.BurnedInAnnotation = "NO"
+
+
+@dataclass
+class _Walk:
+    """One object: its IOD and by how much its dates are moved."""
+
+    cleaner: Cleaner
+    sop_class_uid: str
+    shift: timedelta
+
+    def walk(self, dataset: Dataset, path: tuple[str, ...]) -> None:
+        for tag in sorted(dataset.keys()):
+            element = dataset[tag]
+            action = action_for(element.tag, element.VR, self.sop_class_uid, path, self.cleaner.options)
+            if not self._do(action, element, dataset, path):
+                del dataset[tag]
+
+    def _do(self, action: Action, element: DataElement, dataset: Dataset, path: tuple[str, ...]) -> bool:
+        """Deal with one element; False where it goes."""
+        if action is Action.REMOVE:
+            return False
+        if action is Action.EMPTY:
+            element.value = Sequence() if element.VR == "SQ" else None
+        elif action is Action.REPLACE:
+            return self._replace(element)
+        elif action is Action.UID:
+            _each(element, self.cleaner.pseudonyms.uid)
+        elif action is Action.SHIFT:
+            _each(element, lambda text: moved(text, element.VR, self.shift))
+        elif element.VR == "SQ":
+            for item in element.value:
+                self.walk(item, (*path, element.keyword))
+        elif action is Action.CLEAN:
+            return self._clean_text(element, stays=path != () or element.keyword == "TextValue")
+        elif element.VR in _TEXT:
+            if not _is_public_code(element, dataset):
+                _each(element, lambda text: scrubbed(text, self.cleaner.traces)[: _LONGEST.get(element.VR)])
+        elif element.VR in ("IS", "DS", "CS") and any(self.cleaner.traces.is_one(str(value)) for value in _values(element)):
+            element.value = None  # e.g. a Series Number that is the accession number
+            return needed(self.sop_class_uid, (*path, element.keyword)) != "3"
+        return True
+
+    def _replace(self, element: DataElement) -> bool:
+        """Put a dummy value; False where there is none for the kind of value."""
+        if element.VR == "SQ":
+            for item in element.value:
+                for tag in sorted(item.keys()):
+                    if item[tag].tag.is_private or not self._replace(item[tag]):
+                        del item[tag]
+        elif element.VR == "UI":
+            _each(element, self.cleaner.pseudonyms.uid)
+        elif element.VR in ("DA", "DT", "TM"):
+            element.value = {"DA": _DUMMY_DATE, "DT": _DUMMY_DATE + _DUMMY_TIME, "TM": _DUMMY_TIME}[element.VR]
+        else:
+            try:
+                replace_element(element)
+            except NotImplementedError:
+                return False
+        return True
+
+    def _clean_text(self, element: DataElement, *, stays: bool) -> bool:
+        """Keep what is harmless of a text; where nothing is, one word stands in its place, or it goes."""
+        values = [harmless(str(value), self.cleaner.traces)[: _LONGEST.get(element.VR)] for value in _values(element)]
+        if not any(values):
+            element.value = REMOVED
+            return stays
+        element.value = values if len(values) > 1 else values[0]
+        return True
+
+
+def public_words(dataset: Dataset) -> str:
+    """Return the words of the public codes that a dataset holds."""
+    return "\n".join(
+        text_of(item, "CodeMeaning")
+        for element, _ in elements_of(dataset)
+        if element.VR == "SQ"
+        for item in element.value
+        if text_of(item, "CodingSchemeDesignator") in _PUBLIC
+    )
+
+
+def _is_public_code(element: DataElement, dataset: Dataset) -> bool:
+    """Tell whether an element is part of a code of a public scheme: its words are the scheme's."""
+    return element.keyword in _CODED and text_of(dataset, "CodingSchemeDesignator") in _PUBLIC
+
+
+def _values(element: DataElement) -> list[object]:
+    if element.value is None or element.value == "":
+        return []
+    return list(element.value) if element.VM > 1 else [element.value]
+
+
+def _each(element: DataElement, change: Callable[[str], str]) -> None:
+    changed = [change(str(value)) for value in _values(element)]
+    if changed:
+        element.value = changed if len(changed) > 1 else changed[0]
+
+
+def moved(text: str, vr: str, by: timedelta) -> str:
+    """Return a date or date and time (DA, DT) moved by whole days; times of day (TM) stay; what is no date goes.
+
+    A date and time that is given only to the month or year (PS3.5 6.2) keeps that precision.
+    """
+    if vr == "TM" or not text:
+        return text
+    digits = re.match(r"[0-9]{4,8}", text.replace(".", "") if vr == "DA" else text)
+    if digits is None:
+        return ""
+    given = digits.group()[: len(digits.group()) // 2 * 2]
+    try:
+        begin = datetime.strptime((given + "0101")[:8], "%Y%m%d")
+        return (begin + by).strftime("%Y%m%d")[: len(given)] + text[len(given) :] if vr == "DT" else (begin + by).strftime("%Y%m%d")
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _meta(dataset: Dataset) -> FileMetaDataset:
+    """Return file meta information that says nothing of who stored or sent the source (PS3.10 7.1)."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta

@@ -1,0 +1,156 @@
+"""The values by which a source tells who it is of, and whether they still stand anywhere in what was made of it.
+
+``Traces`` hold whole values (numbers, names, places, dates, UIDs) of every attribute that the profile takes away, wherever it is nested,
+and the parts of names. Descriptions are no traces: their words stand in many places and identify nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+
+from pydicom.charset import convert_encodings
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from pacs_node.dicom.header import DAMAGED, text_of
+from pacs_node.workbench.deidentify.options import Options
+from pacs_node.workbench.deidentify.profile import DESCRIPTORS, DEVICE, INSTITUTION, Action, action_for
+
+_SHORTEST = 3  # characters of a value that is looked for in texts
+_SHORTEST_IN_BYTES = 6  # characters of a value that is looked for in everything, pixels included
+_LEAST_IDEOGRAPHS = 2
+_NAMES = re.compile(r"[\^=\s,.;\\/()-]+")
+_TEXT = ("AE", "LO", "SH", "ST", "LT", "UC", "UT", "UR")
+_NEUTRAL = frozenset({"ANON", "ANONYMISED", "ANONYMIZED", "ANONYMOUS", "DEIDENTIFIED", "NONE", "REMOVED", "UNKNOWN"})  # of what was de-identified before
+_GONE = (Action.REMOVE, Action.EMPTY, Action.REPLACE, Action.UID, Action.SHIFT)
+
+
+@dataclass
+class Traces:
+    """What must not be found again."""
+
+    texts: set[str] = field(default_factory=set)  # values and parts of names
+    dates: set[str] = field(default_factory=set)  # YYYYMMDD
+    uids: set[str] = field(default_factory=set)
+    retained: set[str] = field(default_factory=set)  # texts that stay as an option says, whatever else they stand for
+    encodings: set[str] = field(default_factory=lambda: {"utf-8", "ascii"})  # in which the texts may stand in a file
+
+    def __or__(self, other: Traces) -> Traces:
+        """Return both together."""
+        return Traces(*(getattr(self, one.name) | getattr(other, one.name) for one in fields(self)))
+
+    @cached_property
+    def gone(self) -> frozenset[str]:
+        """The texts that are not to be found."""
+        return frozenset(self.texts - self.retained)
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """A pattern that finds the texts and dates as whole words, None where there is nothing to look for."""
+        spelled = {f"{date[:4]}{mark}{date[4:6]}{mark}{date[6:]}" for date in self.dates for mark in ("-", "/", ".")}
+        words = sorted({*self.gone, *self.dates, *spelled}, key=len, reverse=True)
+        return re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, words))})(?![^\W_])", re.IGNORECASE) if words else None
+
+    def is_one(self, text: str) -> bool:
+        """Tell whether a value as a whole is a trace, and too long to be one by chance: a number that stands in another attribute as well."""
+        return len(text) >= _SHORTEST_IN_BYTES and text in self.gone | self.dates
+
+    def left_in(self, data: bytes, public: str = "") -> str:
+        """Return a UID, a date, or a text too long to be there by chance, that stands in the bytes of a file by itself; "" where there is none.
+
+        Texts that are words of ``public``, of the public codes that the file holds, are not looked for: a patient may be called Head.
+        """
+        long = (text for text in self.gone if len(text) >= _SHORTEST_IN_BYTES and text.casefold() not in public.casefold())
+        for text in (*self.uids, *self.dates, *long):
+            if any(_stands_in(encoded, data) for encoded in {_encoded(text, encoding) for encoding in self.encodings} - {b""}):
+                return text
+        return ""
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding)
+    except (UnicodeError, LookupError):
+        return b""
+
+
+def _stands_in(word: bytes, data: bytes) -> bool:
+    """Tell whether a word stands in some bytes, and not only as part of a longer number or word."""
+    start = data.find(word)
+    while start >= 0:
+        around = data[start - 1 : start] + data[start + len(word) : start + len(word) + 1]
+        if not any((byte < 128 and chr(byte).isalnum()) or byte == ord(".") for byte in around):
+            return True
+        start = data.find(word, start + 1)
+    return False
+
+
+def traces_of(dataset: Dataset, options: Options) -> Traces:
+    """Collect the traces of a source, nested ones included; what cannot be read is passed over (it does not stay either)."""
+    traces = Traces()
+    traces.encodings |= _encodings(dataset)
+    for element, path in elements_of(dataset):
+        try:
+            action = action_for(element.tag, element.VR, text_of(dataset, "SOPClassUID"), path, options)
+            keyword = keyword_for_tag(element.tag)
+            if action in _GONE and keyword not in DESCRIPTORS:
+                _note(traces, element)
+            elif action is Action.KEEP and keyword in DEVICE | INSTITUTION:
+                traces.retained |= {text for value in _values(element) if (text := _text(value))}
+        except DAMAGED:
+            continue
+    return traces
+
+
+def elements_of(dataset: Dataset, path: tuple[str, ...] = ()) -> Iterator[tuple[DataElement, tuple[str, ...]]]:
+    """Give every element of a dataset, nested ones included, with the keywords of the sequences around it; what cannot be read is passed over."""
+    for tag in sorted(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except DAMAGED:
+            continue
+        yield element, path
+        if element.VR == "SQ" and isinstance(element.value, Sequence):
+            for item in element.value:
+                yield from elements_of(item, (*path, element.keyword))
+
+
+def _note(traces: Traces, element: DataElement) -> None:
+    if element.tag.is_private:
+        return  # what it means is not known: it goes as a whole, and its words may be anybody's
+    for text in map(_text, _values(element)):
+        if text.upper() in _NEUTRAL:
+            continue
+        if element.VR == "PN":
+            traces.texts |= {part for part in _NAMES.split(text) if _telling(part)} | ({text} if len(text) >= _SHORTEST else set())
+        elif element.VR in _TEXT and len(text) >= _SHORTEST:
+            traces.texts.add(text)
+        elif element.VR in ("DA", "DT") and re.match(r"\d{8}", text):
+            traces.dates.add(text[:8])
+        elif element.VR == "UI" and len(text) >= _SHORTEST_IN_BYTES and not text.startswith("1.2.840.10008."):
+            traces.uids.add(text)
+
+
+def _values(element: DataElement) -> list[object]:
+    return [] if element.VR == "SQ" else list(element.value) if element.VM > 1 else [element.value]
+
+
+def _text(value: object) -> str:
+    return str(value or "").strip("\0 ")
+
+
+def _telling(part: str) -> bool:
+    return len(part) >= (_SHORTEST if part.isascii() else _LEAST_IDEOGRAPHS)
+
+
+def _encodings(dataset: Dataset) -> set[str]:
+    try:
+        declared = dataset.get("SpecificCharacterSet") or "ISO_IR 6"
+        return {one for one in convert_encodings(declared) if not one.startswith("iso2022")} | {"utf-8"}
+    except DAMAGED:
+        return set()

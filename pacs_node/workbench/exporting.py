@@ -1,0 +1,273 @@
+"""`pacs-node export`: studies that the node holds, and folders, de-identified into another folder.
+
+::
+
+    node: rows, files ─┐                                        ┌─► OUT/<pseudonym>/<study>/<series>/<object>.dcm
+                       ├─► traces of the study ─► each object ──┤
+    folders ───────────┘     clean · mark · look for traces     └─► left out, with the reason
+
+What is left out is told on the console only, by the source's own name: OUT holds nothing but de-identified objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from io import BytesIO
+from operator import or_
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset
+from pydicom.uid import RawDataStorage
+from sqlalchemy import or_ as either
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pacs_node.config import Settings
+from pacs_node.database.alerts import audit
+from pacs_node.database.states import StudyState
+from pacs_node.database.studies import instance_path
+from pacs_node.database.tables import InstanceRow, JobRow, ObjectRow, StudyRow
+from pacs_node.dicom.header import DAMAGED, PIXEL_KEYWORDS, number_of, read_header, read_object, text_of
+from pacs_node.dicom.sop_classes import name_of
+from pacs_node.errors import InputError, UnreadableObject
+from pacs_node.journey import now
+from pacs_node.journey.operate import operator
+from pacs_node.workbench.deidentify.cleaning import Cleaner, public_words
+from pacs_node.workbench.deidentify.heads import shows_face
+from pacs_node.workbench.deidentify.options import Dates, Options
+from pacs_node.workbench.deidentify.pixels import Refused, clean_pixels
+from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
+from pacs_node.workbench.deidentify.traces import Traces, traces_of
+from pacs_node.workbench.studies import studies_below
+from pacs_node.workbench.tables import open_store
+
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # structured reports and key object selections
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to export and where to. ``studies``: numbers, Study Instance UIDs or accession numbers; ``results``: also what the node made of them."""
+
+    out: Path
+    map: Path
+    studies: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+    results: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One object, or study, that was not exported."""
+
+    source: str
+    reason: str
+
+
+@dataclass
+class Exported:
+    """What became of everything."""
+
+    studies: int = 0
+    written: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+    warnings: dict[str, None] = field(default_factory=dict)  # in their order, each once
+    pseudonyms: dict[str, None] = field(default_factory=dict)
+    places: set[Path] = field(default_factory=set)  # of what was written
+
+    def sentence(self) -> str:
+        """Sum it up."""
+        parts = [f"{self.written} objects of {self.studies} studies and {len(self.pseudonyms)} patients exported"]
+        return ", ".join(parts + [f"{len(self.left_out)} left out"] * bool(self.left_out))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for programs."""
+        facts: dict[str, Any] = {"studies": self.studies, "written": self.written, "pseudonyms": list(self.pseudonyms)}
+        return facts | {"left_out": [asdict(one) for one in self.left_out], "warnings": list(self.warnings)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A study's files; ``number``: of the node's study, None for one of a folder; ``problem``: why nothing of it may go."""
+
+    name: str
+    files: tuple[Path, ...]
+    number: int | None = None
+    problem: str = ""
+
+
+def export(settings: Settings, wanted: Wanted, options: Options, said: Callable[[str, float], None] = lambda what, fraction: None) -> Exported:
+    """Export; ``said`` hears of each study and the fraction that is over. Raises `InputError` where nothing can be done at all."""
+    _refuse_a_map_among_the_exported(wanted)
+    exported = Exported()
+    sources = [*_of_node(settings, wanted), *_of_folders(wanted.folders)]
+    try:
+        wanted.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {wanted.out} cannot be made ({error.strerror}): name one that can be written with --out") from error
+    with Pseudonyms(wanted.map) as pseudonyms:
+        for done, source in enumerate(sources):
+            said(f"exporting {source.name}", done / len(sources))
+            before = exported.written
+            _Study(source, wanted.out, options, pseudonyms, exported).export()
+            pseudonyms.save()
+            exported.studies += exported.written > before
+            if source.number is not None:
+                _note_in_audit(settings, source.number, exported.written - before, options)
+    said("exporting", 1.0)
+    return exported
+
+
+def _refuse_a_map_among_the_exported(wanted: Wanted) -> None:
+    out = wanted.out.resolve()
+    if out in (wanted.map.resolve(), *wanted.map.resolve().parents):
+        raise InputError(f"the map {wanted.map} leads back to patients and must not lie in the exported folder {wanted.out}: name another file with --map")
+
+
+# --- sources -----------------------------------------------------------------------------------------------------------------
+
+
+def _of_folders(folders: tuple[Path, ...]) -> Iterator[_Source]:
+    for folder in folders:
+        for study in studies_below(folder):
+            yield _Source(f"study {study.study_uid} in {folder}", study.files)
+
+
+def _of_node(settings: Settings, wanted: Wanted) -> list[_Source]:
+    if not wanted.studies:
+        return []
+    with open_store(settings) as store, store.read() as session:
+        rows = {row.id: row for name in wanted.studies for row in _rows(session, name)}
+        return [_source(settings, session, row, results=wanted.results) for row in rows.values()]
+
+
+def _rows(session: Session, name: str) -> list[StudyRow]:
+    """Return the studies of a number, UID or accession number; raises `InputError` where there is none."""
+    meant = either(StudyRow.study_uid == name, StudyRow.accession == name)
+    if name.isascii() and name.isdecimal() and len(name) <= 9:
+        meant = either(meant, StudyRow.id == int(name))
+    rows = list(session.scalars(select(StudyRow).where(meant).order_by(StudyRow.id)))
+    if not rows:
+        raise InputError(f"there is no study {name}: give a number of `pacs-node status`, a Study Instance UID or an accession number")
+    return rows
+
+
+def _source(settings: Settings, session: Session, row: StudyRow, *, results: bool) -> _Source:
+    name = f"study {row.id}"
+    if row.state is StudyState.HELD:
+        return _Source(name, (), row.id, f"it is held: {row.held_reason or 'whose it is, is not certain'}; free it first with `pacs-node release {row.id}`")
+    here = (InstanceRow.study_id == row.id, InstanceRow.removed_at.is_(None), ~InstanceRow.own, InstanceRow.rejected == "")
+    paths = [instance_path(one) for one in session.scalars(select(InstanceRow).where(*here).order_by(InstanceRow.id))]
+    if results:
+        made = select(ObjectRow).join(JobRow).where(JobRow.study_id == row.id, ObjectRow.removed_at.is_(None)).order_by(ObjectRow.id)
+        paths += [one.path for one in session.scalars(made) if not one.faults]
+    gone = f"its files were removed ({row.removed_reason})" if row.removed_at else "none of its objects may be used"
+    return _Source(name, tuple(settings.node.data / path for path in paths), row.id, "" if paths else gone)
+
+
+def _note_in_audit(settings: Settings, number: int, written: int, options: Options) -> None:
+    detail = {"objects": written, "options": sorted(name for name, value in asdict(options).items() if value)}
+    with open_store(settings) as store, store.write() as session:
+        audit(session, operator(), "exported", f"study {number}", detail, now())
+
+
+# --- one study -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Study:
+    """One study on its way out."""
+
+    source: _Source
+    out: Path
+    options: Options
+    pseudonyms: Pseudonyms
+    exported: Exported
+
+    def export(self) -> None:
+        if self.source.problem:
+            self.exported.left_out.append(LeftOut(self.source.name, self.source.problem))
+            return
+        readable = list(self._readable())
+        traces = reduce(or_, (traces_of(header, self.options) for _, header in readable), Traces())
+        for file, header in readable:
+            self._warn(header)
+            try:
+                self._export(file, traces)
+            except (Refused, UnreadableObject) as refusal:
+                self._leave_out(file, str(refusal))
+            except DAMAGED as error:
+                self._leave_out(file, f"it cannot be taken apart and put together again ({type(error).__name__}: {error})")
+
+    def _readable(self) -> Iterator[tuple[Path, Dataset]]:
+        for file in self.source.files:
+            try:
+                yield file, read_header(file)
+            except UnreadableObject as error:
+                self._leave_out(file, error.reason)
+
+    def _leave_out(self, file: Path, reason: str) -> None:
+        self.exported.left_out.append(LeftOut(str(file), reason))
+
+    def _warn(self, header: Dataset) -> None:
+        face = shows_face(header)
+        kind = text_of(header, "Modality")
+        if face is not False:
+            why = "shows a head" if face else "does not say which region it shows"
+            self._say(f"{kind} {why}: a face could be made of it, and none is removed (defacing is not done here)")
+        if kind == "PT" and (self.options.dates is Dates.REMOVE or not self.options.retain_patient_characteristics):
+            advice = "--dates shift and --retain-patient-characteristics keep what SUV needs"
+            self._say(f"no SUV can be computed of the exported PET without times and weight: {advice}")
+
+    def _say(self, warning: str) -> None:
+        self.exported.warnings[f"{self.source.name}: {warning}"] = None
+
+    def _export(self, file: Path, traces: Traces) -> None:
+        dataset = read_object(file)
+        _refuse_kind(dataset)
+        face = shows_face(dataset)
+        own = replace(traces, uids=traces_of(dataset, self.options).uids)
+        cleaned = clean_pixels(dataset, self.options)
+        Cleaner(self.options, self.pseudonyms, traces).clean(dataset, pixels=cleaned)
+        if face:
+            dataset.RecognizableVisualFeatures = "YES"
+        encoded = BytesIO()
+        dcmwrite(encoded, dataset, enforce_file_format=True)
+        if own.left_in(encoded.getvalue(), public_words(dataset)):
+            raise Refused("a value that identifies still stood in what was made of it")
+        self._write(self._place(dataset), encoded.getvalue())
+        self.exported.written += 1
+        self.exported.pseudonyms[str(dataset.PatientID)] = None
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file as a whole or not at all; one of this run is not replaced by another object that has the same UID."""
+        if path in self.exported.places and path.read_bytes() != data:
+            raise Refused("another object with the same SOP Instance UID and other content was exported already")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(data)
+        os.replace(part, path)
+        self.exported.places.add(path)
+
+    def _place(self, dataset: Dataset) -> Path:
+        study, series, sop = (hashlib.sha256(str(dataset[name].value).encode()).hexdigest()[:16] for name in _LEVELS)
+        return self.out / str(dataset.PatientID) / study / series / f"{sop}.dcm"
+
+
+_LEVELS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+def _refuse_kind(dataset: Dataset) -> None:
+    """Raise `Refused` for kinds of objects whose content no rule here cleans."""
+    uid = text_of(dataset, "SOPClassUID")
+    if not uid.startswith(_REPORTS) and not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
+        if number_of(dataset, "Rows"):
+            raise Refused("it is an image without pixels")
+        why = "it may hold the originals: decode it and export the images" if uid == RawDataStorage else "what it holds cannot be cleaned here"
+        raise Refused(f"only images, structured reports and key objects are exported, this is {name_of(uid)}: {why}")
+

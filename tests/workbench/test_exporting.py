@@ -1,0 +1,230 @@
+"""`export`: nothing that identifies leaves, what leaves belongs together, and what is left out is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from pacs_node.workbench.deidentify.options import Dates, Options
+from tests.journey.support import ct_slice
+from tests.workbench.secrets_of import every_element, exported, left_in, run, save, secrets
+
+ALL = Options(True, True, True, True, True, Dates.KEEP)
+
+
+def item(**values: object) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def telling(name: str = "Mustermann^Erika", character_set: str = "ISO_IR 100", index: int = 0) -> Dataset:
+    """A slice that names its patient wherever names have ever been seen."""
+    family = name.split("^")[0].split("=")[0]
+    made = ct_slice(index, study="secret", patient="PAT-778899", SpecificCharacterSet=character_set.split("\\"), PatientName=name)
+    made.AccessionNumber, made.StationName, made.InstitutionName = "ACC-556677", "CT-ROOM-SEVEN", "St. Elsewhere Hospital"
+    made.InstitutionAddress, made.DeviceSerialNumber, made.OtherPatientIDs = "1 Elsewhere Lane, Boston", "SN-998877", ["OLD-112233", "OLD-445566"]
+    made.StudyDescription, made.SeriesDescription, made.ProtocolName = f"CT head of {family}", f"axial 5 mm {family} ACC-556677", f"{family} routine"
+    made.ReferringPhysicianName, made.OperatorsName, made.PatientBirthDate = "Whitecoat^Walter", "Tech^Theodora", "19610203"
+    made.ImageComments, made.PatientComments, made.DerivationDescription = f"for {family}", "call +49 30 1234567", f"made for {family} on 2026-01-02"
+    made.ManufacturerModelName, made.SoftwareVersions = f"Scanner of {family}", "1"  # the profile keeps both
+    made.RequestAttributesSequence = [item(RequestedProcedureID="RP-334455", ScheduledProcedureStepDescription=f"scan {family}")]
+    made.ContributingEquipmentSequence = [
+        item(Manufacturer="maker", InstitutionName="St. Elsewhere Hospital", OperatorsName="Tech^Theodora", ContributionDateTime="20260102101010",
+             PurposeOfReferenceCodeSequence=[item(CodeValue="109102", CodingSchemeDesignator="DCM", CodeMeaning="Processing Equipment")])
+    ]  # fmt: skip
+    made.AnatomicRegionSequence = [item(CodeValue="X1", CodingSchemeDesignator="99LOCAL", CodeMeaning=f"head of {family}")]
+    made.ReferencedImageSequence = [item(ReferencedSOPClassUID=made.SOPClassUID, ReferencedSOPInstanceUID=ct_slice(1, study="secret").SOPInstanceUID)]
+    made.OtherPatientIDsSequence = [item(PatientID="OLD-112233", IssuerOfPatientID="St. Elsewhere Hospital", TypeOfPatientID="TEXT")]
+    made.EncryptedAttributesSequence = [item(EncryptedContent=f"{family} PAT-778899".encode("utf-8", "replace"))]
+    block = made.private_block(0x0029, "MAKER HEADER", create=True)
+    block.add_new(0x10, "LO", f"{family}")
+    block.add_new(0x11, "OB", b"PatientID=PAT-778899 ")
+    block.add_new(0x12, "SQ", [item(PatientName=name, AccessionNumber="ACC-556677")])
+    made.add_new(0x60000010, "US", 16)
+    made.add_new(0x60000022, "LO", f"drawn for {family}")
+    made.add_new(0x60003000, "OW", b"\xff" * 32)
+    made.file_meta.SourceApplicationEntityTitle, made.file_meta.PrivateInformationCreatorUID = "CT_ELSEWHERE", "1.2.3.4.5678"
+    made.file_meta.PrivateInformation = b"PAT-778899"
+    made.preamble = b"PAT-778899".ljust(128, b"\0")
+    return made
+
+
+NAMES = [
+    ("Mustermann^Erika", "ISO_IR 100"),
+    ("Müller^Jürgen^^Dr.", "ISO_IR 100"),
+    ("Люкceмбypг^Роза", "ISO_IR 144"),
+    ("Yamada^Tarou=山田^太郎=やまだ^たろう", "\\ISO 2022 IR 87"),
+    ("Wang^XiaoDong=王^小东=", "GB18030"),
+    ("Hong^Gildong=洪^吉洞=홍^길동", "\\ISO 2022 IR 149"),
+    ("Wang^XiaoDong=王^小東=", "ISO_IR 192"),
+]
+CHOICES = {
+    "basic": Options(),
+    "shifted": Options(dates=Dates.SHIFT, clean_descriptors=True, retain_patient_characteristics=True),
+    "all but names": Options(retain_device=True, retain_institution=True, clean_descriptors=True, retain_patient_characteristics=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "character_set", "choice"),
+    [*((name, character_set, "basic") for name, character_set in NAMES), *((*NAMES[1], choice) for choice in CHOICES if choice != "basic")],
+)
+def test_no_value_that_identifies_is_in_any_exported_byte(tmp_path: Path, name: str, character_set: str, choice: str) -> None:
+    source = save(tmp_path / "in", telling(name, character_set), telling(name, character_set, 1))
+    options = CHOICES[choice]
+    report = run(tmp_path, source, options)
+    assert (report.written, report.left_out) == (2, [])
+    wanted = {secret for file in source.iterdir() for secret in secrets(dcmread(file))}
+    wanted |= {"RP-334455", "+49 30 1234567", "CT_ELSEWHERE", "2026-01-02", "1.2.3.4.5678"}
+    kept = {"St. Elsewhere Hospital", "1 Elsewhere Lane, Boston"} if options.retain_institution else set()
+    kept |= {"SN-998877", "CT-ROOM-SEVEN"} if options.retain_device else set()
+    assert {"PAT-778899", "ACC-556677", "Whitecoat", "19610203", "OLD-112233"} < wanted
+    assert left_in(tmp_path / "out", wanted - kept) == []
+
+
+@pytest.mark.parametrize("name", ["ct-ge-head-tilt", "mr-siemens-xa30-enhanced", "mr-philips-enhanced", "pt-ct-small-suyashkumar", "highdicom-test"])
+def test_no_value_that_identifies_is_in_an_export_of_real_series(tmp_path: Path, dataset_folder: Callable[[str], Path], name: str) -> None:
+    folder = dataset_folder(name)
+    report = run(tmp_path, folder)
+    wanted: set[str] = set()
+    for file in (path for path in folder.rglob("*") if path.is_file() and path.read_bytes()[128:132] == b"DICM"):
+        wanted |= secrets(dcmread(file, stop_before_pixels=True))
+    assert report.written and wanted
+    assert left_in(tmp_path / "out", wanted) == []
+
+
+@pytest.mark.slow
+def test_odd_files_are_exported_clean_or_left_out_with_the_reason(tmp_path: Path, dataset_folder: Callable[[str], Path]) -> None:
+    folder = dataset_folder("pydicom-test-files")
+    report = run(tmp_path, folder)
+    assert report.written > 20
+    assert all(one.reason and "Traceback" not in one.reason for one in report.left_out)
+    for made in exported(tmp_path / "out"):
+        assert made.PatientIdentityRemoved == "YES"
+        assert all(not element.tag.is_private for element in every_element(made))
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+# --- what belongs together ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_export_gives_the_same_uids_pseudonyms_and_bytes(tmp_path: Path) -> None:
+    source = save(tmp_path / "in", telling(), telling(index=1))
+    run(tmp_path, source)
+    run(tmp_path, source, out="again")
+    first, again = ({file.relative_to(tmp_path / out): file.read_bytes() for file in (tmp_path / out).rglob("*.dcm")} for out in ("out", "again"))
+    assert first == again and len(first) == 2
+
+
+def test_another_map_gives_others(tmp_path: Path) -> None:
+    source = save(tmp_path / "in", telling())
+    run(tmp_path, source)
+    run(tmp_path, source, out="other", map_file="other.db")
+    (one,), (other,) = exported(tmp_path / "out"), exported(tmp_path / "other")
+    assert one.PatientID != other.PatientID
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+
+
+def test_references_between_objects_lead_to_their_new_uids(tmp_path: Path) -> None:
+    source = save(tmp_path / "in", telling(), telling(index=1))
+    run(tmp_path, source)
+    first, second = exported(tmp_path / "out")
+    assert first.ReferencedImageSequence[0].ReferencedSOPInstanceUID == second.SOPInstanceUID
+    assert first.StudyInstanceUID == second.StudyInstanceUID
+    assert first.FrameOfReferenceUID == second.FrameOfReferenceUID
+    assert first.file_meta.MediaStorageSOPInstanceUID == first.SOPInstanceUID
+
+
+def test_studies_of_one_patient_share_a_pseudonym_and_a_shift_and_those_of_two_do_not(tmp_path: Path) -> None:
+    facts = (("A", "P1", "20260102"), ("B", "P1", "20260202"), ("C", "P2", "20260102"))
+    slices = [ct_slice(0, study=study, patient=patient, StudyDate=day) for study, patient, day in facts]
+    report = run(tmp_path, save(tmp_path / "in", *slices), Options(dates=Dates.SHIFT))
+    assert len(report.pseudonyms) == 2
+    days = sorted(date.fromisoformat(one.StudyDate) for one in exported(tmp_path / "out") if one.PatientID == next(iter(report.pseudonyms)))
+    assert (days[1] - days[0]).days == 31
+    assert days[0].year < 2026
+
+
+def test_pixels_and_geometry_stay_as_they_are(tmp_path: Path) -> None:
+    source = telling()
+    run(tmp_path, save(tmp_path / "in", source))
+    (made,) = exported(tmp_path / "out")
+    assert made.PixelData == source.PixelData
+    for keyword in ("ImagePositionPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "Modality", "BodyPartExamined", "KVP"):
+        assert made[keyword].value == source[keyword].value
+
+
+# --- what is said ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_object_says_by_which_profile_and_options_it_was_de_identified(tmp_path: Path) -> None:
+    run(tmp_path, save(tmp_path / "in", telling()), replace(ALL, dates=Dates.SHIFT))
+    (made,) = exported(tmp_path / "out")
+    assert made.PatientIdentityRemoved == "YES"
+    codes = [(one.CodeValue, one.CodingSchemeDesignator) for one in made.DeidentificationMethodCodeSequence]
+    assert codes == [(value, "DCM") for value in ("113100", "113105", "113108", "113109", "113110", "113112", "113107")]
+    assert list(made.DeidentificationMethod) == [one.CodeMeaning[:64] for one in made.DeidentificationMethodCodeSequence]
+    assert made.LongitudinalTemporalInformationModified == "MODIFIED"
+
+
+def test_what_is_retained_is_what_was_asked_for(tmp_path: Path) -> None:
+    source = telling()
+    source.PatientAge, source.PatientWeight = "065Y", "70"
+    run(tmp_path, save(tmp_path / "in", source), ALL)
+    (made,) = exported(tmp_path / "out")
+    identifiers = ("StudyInstanceUID", "SOPInstanceUID", "StationName", "DeviceSerialNumber", "InstitutionName", "StudyDate")
+    for keyword in (*identifiers, "PatientAge", "PatientWeight", "PatientSex"):
+        assert made[keyword].value == source[keyword].value, keyword
+    assert made.PatientBirthDate == ""
+    assert made.PatientName == made.PatientID != source.PatientID
+
+
+def test_without_options_none_of_it_stays(tmp_path: Path) -> None:
+    run(tmp_path, save(tmp_path / "in", telling()))
+    (made,) = exported(tmp_path / "out")
+    for keyword in ("StudyDate", "AccessionNumber", "PatientBirthDate", "PatientSex", "ReferringPhysicianName", "StudyID"):
+        assert not made[keyword].value, keyword
+    for keyword in ("StationName", "InstitutionName", "SeriesDescription", "StudyDescription", "ProtocolName", "ImageComments", "OtherPatientIDs"):
+        assert keyword not in made, keyword
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("CT HEAD W/O CONTRAST 5.0 mm", "CT HEAD W/O CONTRAST 5.0 mm"),
+        ("T2 FLAIR axial Mustermann", "T2 FLAIR axial"),
+        ("MUSTERMANN, E. chest 12345678", "chest"),
+        ("scan 2026-01-02 for Dr. Jones", "scan - - for"),
+        ("thorax PAT-778899", "thorax"),
+    ],
+)
+def test_descriptions_keep_only_words_that_are_known_to_be_harmless(tmp_path: Path, text: str, left: str) -> None:
+    source = telling()
+    source.SeriesDescription = text
+    run(tmp_path, save(tmp_path / "in", source), Options(clean_descriptors=True))
+    (made,) = exported(tmp_path / "out")
+    kept = [word.casefold() for word in made.SeriesDescription.replace(",", " ").replace(".", " ").split()]
+    assert {word for word in left.casefold().split() if word.isalpha()} <= set(kept)
+    assert not {"mustermann", "jones", "12345678", "2026", "778899", "pat"} & set(kept)
+
+
+def test_a_patient_called_long_loses_the_word_in_the_descriptions(tmp_path: Path) -> None:
+    source = telling("Long^Axial")
+    source.SeriesDescription = "long axial head"
+    run(tmp_path, save(tmp_path / "in", source), Options(clean_descriptors=True))
+    assert exported(tmp_path / "out")[0].SeriesDescription == "head"
+
+
+@pytest.mark.parametrize(("region", "warned", "marked"), [("HEAD", True, "YES"), ("CHEST", False, None), ("", True, None)])
+def test_heads_are_warned_of(tmp_path: Path, region: str, warned: bool, marked: str | None) -> None:
+    source = ct_slice(0, BodyPartExamined=region, StudyDescription="", SeriesDescription="")
+    report = run(tmp_path, save(tmp_path / "in", source))
+    assert any("face" in warning for warning in report.warnings) is warned
+    assert exported(tmp_path / "out")[0].get("RecognizableVisualFeatures") == marked
