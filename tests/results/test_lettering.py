@@ -1,10 +1,11 @@
 """Letters on a page: every character is drawn by a font that has it, or told in Latin letters; never an empty box."""
 
+import numpy as np
 import pytest
 from PIL import ImageFont
 
 from pacs_node.results import lettering
-from pacs_node.results.canvas import LARGE, MEDIUM, SMALL, fitted, shortened, width_of, wrapped
+from pacs_node.results.canvas import AMBER, BLACK, GREY, LARGE, MEDIUM, SMALL, WHITE, fitted, shortened, width_of, wrapped
 from pacs_node.results.drawing import HEIGHT, WIDTH
 
 SCRIPTS = {
@@ -138,3 +139,24 @@ def test_type_is_at_least_eleven_pixels_high_where_a_page_is_shown_at_512(size):
     """From the top of a capital to the foot of a descender, in a viewport of 512 × 512 pixels."""
     left, top, right, bottom = lettering.font(size).getbbox("Hg")
     assert (bottom - top) * 512 / max(WIDTH, HEIGHT) >= 11 and right > left
+
+
+@pytest.mark.parametrize("colour", [WHITE, GREY, AMBER])
+def test_type_stands_out_from_the_page_at_the_stricter_ratio_of_the_web_guidelines(colour):
+    """WCAG 2.2, success criterion 1.4.6: a contrast of 7 : 1 and more."""
+    assert contrast(colour, BLACK) >= 7
+
+
+def test_the_marks_on_pictures_are_seen_on_black_grey_and_white():
+    """On dark grounds by themselves, on light ones by their outline; WCAG 2.2, criterion 1.4.3 for large type: 3 : 1."""
+    assert all(max(contrast(AMBER, ground), contrast(BLACK, ground)) >= 3 for ground in ((level,) * 3 for level in range(256)))
+
+
+def contrast(first, second):
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour):
+    linear = [part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4 for part in colour]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
