@@ -132,14 +132,26 @@ def slice_page(finding: Finding, top: Slice, heading: Heading) -> Page:
     canvas.paste((LEFT, PANEL_TOP), panels.overlay(original, heat, scale))
     canvas.paste((RIGHT, PANEL_TOP), _reduced(original))
     canvas.paste((RIGHT, LOWER_TOP), _reduced(panels.reconstruction(finding, top.index)))
-    plane = finding.volume.frames[top.index].plane
-    if plane is not None and manner_of(finding.volume).in_patient:
-        letters = panels.edge_letters(plane)
-        _write_letters(canvas, (LEFT, PANEL_TOP), SIZE, letters)
-        for corner in ((RIGHT, PANEL_TOP), (RIGHT, LOWER_TOP)):
-            _write_letters(canvas, corner, ASIDE, letters)
-    _draw_scale(canvas, scale)
+    letters = _letters(finding, top.index)
+    for corner, size in (((LEFT, PANEL_TOP), SIZE), ((RIGHT, PANEL_TOP), ASIDE), ((RIGHT, LOWER_TOP), ASIDE)):
+        _write_letters(canvas, corner, size, letters)
+    _draw_scale(canvas, (LEFT, _BAR_TOP), scale)
     _write_legend(canvas, finding, scale, drawn=bool((heat >= scale.shown_from).any()))
+    return canvas.page()
+
+
+def lettered(picture: panels.Image, finding: Finding, index: int) -> Page:
+    """Return a panel of a slice, grey or colour, with the orientation at its edges: (SIZE, SIZE, 3)."""
+    canvas = Canvas(SIZE, SIZE)
+    canvas.paste((0, 0), picture)
+    _write_letters(canvas, (0, 0), SIZE, _letters(finding, index))
+    return canvas.page()
+
+
+def colour_key(scale: panels.Scale) -> Page:
+    """Return the colour bar with its ticks as a picture of its own."""
+    canvas = Canvas(SIZE + 2 * MARGIN, 72)
+    _draw_scale(canvas, (MARGIN, 12), scale)
     return canvas.page()
 
 
@@ -164,23 +176,31 @@ def _reduced(panel: panels.Image) -> panels.Image:
     return np.asarray(Image.fromarray(panel).resize((ASIDE, ASIDE), Image.Resampling.BOX))
 
 
+def _letters(finding: Finding, index: int) -> dict[str, str]:
+    """Return the letter of each edge of a slice; none where it has no place in the patient."""
+    plane = finding.volume.frames[index].plane
+    return panels.edge_letters(plane) if plane is not None and manner_of(finding.volume).in_patient else {}
+
+
 def _write_letters(canvas: Canvas, corner: tuple[int, int], size: int, letters: dict[str, str]) -> None:
     """Write the orientation at the edges of a panel."""
     (x, y), middle, near, far = corner, size // 2, 8, size - 9
     type_size = MEDIUM if size == SIZE else SMALL
     places = {"left": (near, middle, "lm"), "right": (far, middle, "rm"), "top": (middle, near, "mt"), "bottom": (middle, far, "mb")}
-    for edge, (across, down, anchor) in places.items():
-        canvas.mark((x + across, y + down), letters[edge], anchor, type_size)
+    for edge, letter in letters.items():
+        across, down, anchor = places[edge]
+        canvas.mark((x + across, y + down), letter, anchor, type_size)
 
 
-def _draw_scale(canvas: Canvas, scale: panels.Scale) -> None:
-    canvas.paste((LEFT, _BAR_TOP), panels.colour_bar(scale, SIZE, 20))
+def _draw_scale(canvas: Canvas, corner: tuple[int, int], scale: panels.Scale) -> None:
+    left, top = corner
+    canvas.paste(corner, panels.colour_bar(scale, SIZE, 20))
     for value, name in scale.ticks:
         share = (value - scale.shown_from) / (scale.top - scale.shown_from)
         anchor = "ls" if share < 0.05 else "rs" if share > 0.95 else "ms"
-        across = LEFT + min(round(share * SIZE), SIZE - 1)
-        canvas.bar((across, _BAR_TOP + 20, across, _BAR_TOP + 25), WHITE)
-        canvas.write((across, _BAR_TOP + 46), name, SMALL, anchor=anchor)
+        across = left + min(round(share * SIZE), SIZE - 1)
+        canvas.bar((across, top + 20, across, top + 25), WHITE)
+        canvas.write((across, top + 46), name, SMALL, anchor=anchor)
 
 
 def _write_legend(canvas: Canvas, finding: Finding, scale: panels.Scale, *, drawn: bool) -> None:

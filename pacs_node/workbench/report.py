@@ -27,6 +27,7 @@ from pacs_node.dicom.header import text_of
 from pacs_node.journey.run_job import summary
 from pacs_node.records import Finding
 from pacs_node.results import panels, wording
+from pacs_node.results.drawing import colour_key, lettered, window_line
 from pacs_node.workbench import why
 
 REPORT = "report.html"
@@ -50,7 +51,7 @@ class Pictures:
 
 
 def pictures(finding: Finding, index: int) -> Pictures:
-    """Draw one slice: as it is, as a healthy one would look to the model, and its heat."""
+    """Draw one slice: as it is, as the model reconstructs it, and its heat."""
     original = panels.anatomy(finding, index)
     drawn = panels.overlay(original, panels.heat(finding, index), panels.SCALES[finding.heat_calibrated])
     return Pictures(original, panels.reconstruction(finding, index), drawn)
@@ -86,6 +87,8 @@ def _content(finding: Finding, bundle: Bundle, headers: Sequence[Dataset]) -> di
         "parts": bars(said),
         "slices": _slices(finding, bundle, headers),
         "caption": panels.SCALES[finding.heat_calibrated].caption,
+        "key": data_uri(colour_key(panels.SCALES[finding.heat_calibrated])),
+        "window": window_line(finding),
         "usual": _usual(bundle),
         "remarks": list(dict.fromkeys((*finding.volume.remarks, *finding.remarks))),
     }
@@ -131,7 +134,7 @@ def _slices(finding: Finding, bundle: Bundle, headers: Sequence[Dataset]) -> lis
         shown.append(
             {
                 "line": top.line,
-                "pictures": {what: data_uri(pixels) for what, pixels in pictures(finding, top.index).named.items()},
+                "pictures": {what: data_uri(lettered(pixels, finding, top.index)) for what, pixels in pictures(finding, top.index).named.items()},
                 "hot": f"z {hot.z:.2f} at the hottest place: {why.largest(hot.contributions)}" if hot is not None else "",
                 "nearest": _nearest(finding, bundle, top.index),
             }

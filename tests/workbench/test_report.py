@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import fields, replace
 from datetime import date
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -92,13 +94,29 @@ def test_the_page_needs_nothing_from_outside_and_runs_nothing(analysed: Folders)
 
 def test_each_slice_that_stands_out_has_three_pictures_and_its_nearest_training_slices_with_distance(analysed: Folders) -> None:
     page = Page((analysed[1] / "report.html").read_text())
-    slices = page.words.count("pseudo-healthy reconstruction")
+    slices = page.words.count("reconstruction, synthetic")
     assert slices == 5
     assert page.words.count("heat map") == 5
     assert len(re.findall(r"distance \d+\.\d\d", page.words)) == 5 * 3  # four are asked for, of three studies
     assert re.search(r"it is usually\s+\d+\.\d\d", page.words)
     assert "patient data of that site" in page.words
-    assert page.tags.count("img") == 5 * 6
+    assert page.tags.count("img") == 5 * 6 + 1  # the colours of the heat
+
+
+def test_the_page_claims_nothing_about_health_and_says_how_the_pictures_are_shown(analysed: Folders) -> None:
+    page = Page((analysed[1] / "report.html").read_text())
+    assert not re.search("healthy|abnormal", page.words)
+    assert "relative to this study only" in page.words and "Window centre" in page.words
+
+
+def test_the_pictures_of_the_page_have_their_orientation(analysed: Folders) -> None:
+    page = Page((analysed[1] / "report.html").read_text())
+    held = [Image.open(BytesIO(base64.b64decode(source.split(",", 1)[1]))) for source in page.sources]
+    large = [np.asarray(one.convert("RGB")).astype(int) for one in held if one.size == (512, 512)]
+    assert len(large) == 15
+    edges = (np.s_[230:282, 4:40], np.s_[230:282, -40:-4], np.s_[4:40, 230:282], np.s_[-40:-4, 230:282])
+    amber = [(picture[..., 0] - picture[..., 2] > 100) for picture in large]
+    assert all(one[edge].any() for one in amber for edge in edges)
 
 
 def test_what_a_header_says_cannot_become_part_of_the_page(analysed: Folders) -> None:
