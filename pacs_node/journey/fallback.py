@@ -3,6 +3,7 @@
 ::
 
     refused (fallback noted) ─► stand-in built, checked, saved ─► one commit: refused → replaced, the stand-in and what refers to it in the outbox
+    refused, nothing stands in for it ─► the report made anew without it ─► one commit: that report in the outbox, the refusal is said
 
 What is refused says in the same commit that something is to go in its place, so that a process that dies in between finds it again. Until it is
 made, what comes after it in its group waits; a report that points at the refused object is made anew to point at what stands in for it.
@@ -39,13 +40,15 @@ if TYPE_CHECKING:
 
 _AGAIN = timedelta(minutes=1)  # after the disk did not take what was made
 _REPORTS = ("sr", "enhanced-sr")  # kinds that point at others
+_POINTED_AT = ("pm", "seg", "sc", "denoised", "raw")
+NOTHING = "nothing"  # noted where no kind is to go in the place of a refused one, but a report may point at it
 
 
 def kind_instead(destination: Destination, row: DeliveryRow, outcome: Outcome) -> str:
-    """Return the kind that is to go in the place of a refused object, "" where nothing is to."""
+    """Return the kind that is to go in the place of a refused object, `NOTHING` where none is but reports have to be made anew, else ""."""
     if row.object is None or not outcome.unsupported or isinstance(destination, FolderDestination):
         return ""
-    return destination.fallback.get(row.kind, "")
+    return destination.fallback.get(row.kind, NOTHING if row.kind in _POINTED_AT else "")
 
 
 @dataclass
@@ -84,7 +87,7 @@ def _make(house: House, row: DeliveryRow, companions: Sequence[DeliveryRow]) -> 
     stored, root = _stored(house, row.object), house.settings.node.uid_root
     study_uid = text_of(stored, "StudyInstanceUID")
     lacking = _lacking(companions, row, study_uid)
-    made = results.stand_ins(stored, row.fallback, lacking, root)
+    made = () if row.fallback == NOTHING else results.stand_ins(stored, row.fallback, lacking, root)
     found = [_keep(house, row, row.object, row.fallback, _Change(dataset, stored, lacking)) for dataset in made]
     targets = {**lacking, row.sop_uid: [results.Reference(study_uid, obj.series_uid, obj.sop_class_uid, obj.sop_uid) for obj in found]}
     reports = {}
@@ -169,6 +172,10 @@ def _commit(house: House, row: DeliveryRow, made: _Made, moment: datetime) -> No
             other = deliveries.get(session, number)
             if other is not None and other.state is DeliveryState.WAITING:
                 other.object_id = _ensure(session, report)
+        if row.fallback == NOTHING:
+            current.fallback = ""
+            say_stuck(house, session, current, "refused", current.message, moment)
+            return
         current.state, current.fallback = move(current.state, DeliveryState.REPLACED), ""
         current.message = f"{row.message}; {len(made.instead)} {row.fallback} went into the outbox in its place"
         clear_alert(session, "fallback", f"delivery {row.id}", moment)
@@ -187,8 +194,8 @@ def _put_off(house: House, row: DeliveryRow, problem: str, until: datetime) -> N
         current = deliveries.get(session, row.id)
         if current is not None:
             current.next_attempt_at = until
-    subject = f"delivery {row.id}"
-    house.alert("fallback", subject, f"the {row.fallback} in the place of {subject} (job {row.job_id}, {row.kind}) cannot be written yet: {problem}")
+    subject, what = f"delivery {row.id}", "the report without it," if row.fallback == NOTHING else f"the {row.fallback}"
+    house.alert("fallback", subject, f"{what} in the place of {subject} (job {row.job_id}, {row.kind}) cannot be written yet: {problem}")
 
 
 def _give_up(house: House, row: DeliveryRow, problem: str, moment: datetime) -> None:
@@ -196,5 +203,6 @@ def _give_up(house: House, row: DeliveryRow, problem: str, moment: datetime) -> 
         current = deliveries.get(session, row.id)
         if current is None or current.state is not DeliveryState.REFUSED:
             return
-        current.fallback, current.message = "", f"{row.message}; no {row.fallback} could be made in its place: {problem}"
+        lacking = "the report could not be made anew without it" if row.fallback == NOTHING else f"no {row.fallback} could be made in its place"
+        current.fallback, current.message = "", f"{row.message}; {lacking}: {problem}"
         say_stuck(house, session, current, "refused", current.message, moment)

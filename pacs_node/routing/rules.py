@@ -172,8 +172,9 @@ def _results(rule: Rule, known: _Known) -> Iterable[Fault]:
     for index, kind in enumerate(kinds):
         if kind not in RESULT_KINDS:
             yield ("results", index), _one_of(kind, RESULT_KINDS, "kind of result", "")
-    if "sc" in kinds and "sr" not in kinds:
-        yield ("results",), "has sc without sr: a secondary capture goes only in addition to a report (IHE AIR); add sr"
+    for picture in ("sc", "denoised"):
+        if picture in kinds and "sr" not in kinds:
+            yield ("results",), f"has {picture} without sr: a secondary capture goes only in addition to a report (IHE AIR); add sr"
     if "notice" in kinds and not rule.notice:
         yield ("notice",), "is false, but `results` asks for a notice: remove one of them"
 

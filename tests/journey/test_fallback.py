@@ -118,6 +118,23 @@ def test_an_archive_of_old_gets_pictures_and_an_enhanced_report_of_them_without_
     assert "pm" in message and "was refused" in message  # what nothing stands in for is said as before
 
 
+def test_where_nothing_stands_in_for_a_map_the_report_does_not_point_at_it(make_town: Make, tmp_path: Path) -> None:
+    with FolderArchive(tmp_path / "archive", "ARCHIVE", script=Script(refused_classes=frozenset({MAP}))) as archive:
+        town = town_with(make_town, tmp_path, archive.port)
+        town.send(ct_study())
+        town.settle()
+        kinds = got(archive)
+        town.restart()
+        town.settle()
+        assert len(archive.received) == 2  # nothing twice
+    (report,), (capture,) = kinds[REPORT], kinds[CAPTURE]
+    assert set(kinds) == {REPORT, CAPTURE}
+    assert pointed(report) == {str(ds.SOPInstanceUID) for ds in ct_study()} | {str(capture.SOPInstanceUID)}
+    (message,) = messages(town)
+    assert "pm" in message and "was refused" in message and "retry delivery" in message
+    assert sorted(row.state.value for row in rows(town)) == ["delivered", "delivered", "refused"]
+
+
 def test_two_archives_get_the_same_stand_in(make_town: Make, tmp_path: Path) -> None:
     script = Script(refused_classes=frozenset({REPORT}))
     with FolderArchive(tmp_path / "a", "ARCHIVE", script=script) as one, FolderArchive(tmp_path / "b", "ARCHIVE", script=script) as two:

@@ -95,6 +95,7 @@ FAULTS = [
     (f"{{{BASE}, pipeline: ct-head, forward: [sender]}}", 3, "rules[1].forward[0]", "back to where they came from"),
     (f"{{{BASE}, pipeline: ct-head, results: [sr, map]}}", 3, "rules[1].results[1]", "'map' is no kind of result"),
     (f"{{{BASE}, pipeline: ct-head, results: [sc, pm]}}", 3, "rules[1].results", "add sr"),
+    (f"{{{BASE}, pipeline: ct-head, results: [denoised]}}", 3, "rules[1].results", "has denoised without sr"),
     (f"{{{BASE}, pipeline: ct-head, results: [sr, notice], notice: false}}", 3, "rules[1].notice", "remove one of them"),
     (f"{{{BASE}, pipeline: ct-head, results: [], send_to: [archive]}}", 3, "rules[1].results", "leave `results` out"),
     (f"{{{BASE}, pipeline: null, results: [sr], send_to: [archive]}}", 3, "rules[1].results", "no pipeline to make them"),
