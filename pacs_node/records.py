@@ -349,6 +349,21 @@ class Finding:
     head: HeadScore | None = None  # beside the score, where the bundle has a head
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesEmbedding:
+    """What a bundle says of a series in few numbers, as the database keeps it; ``mean`` and ``spread``: 128 × float16, little endian."""
+
+    series_uid: str
+    modality: str
+    region: str
+    bundle: str
+    bundle_hash: str
+    slices: int
+    mean: bytes
+    spread: bytes
+    score: float
+
+
 # --- results -----------------------------------------------------------------------------------------------------------
 
 DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "seg", "sc"))  # by kind of destination

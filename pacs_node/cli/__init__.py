@@ -12,6 +12,7 @@ from importlib.metadata import version
 import typer
 
 from pacs_node.cli.benching import register as register_bench
+from pacs_node.cli.comparing import register as register_comparing
 from pacs_node.cli.database import register as register_database
 from pacs_node.cli.exporting import register as register_exporting
 from pacs_node.cli.fetching import register as register_fetching
@@ -42,7 +43,8 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
 
 
 _GROUPS = (
-    register_running, register_sending, register_fetching, register_exporting, register_working, register_keeping, register_database, register_models,
+    register_running, register_sending, register_fetching, register_exporting, register_comparing, register_working,
+    register_keeping, register_database, register_models,
     register_tuning, register_phantom, register_bench,
 )  # fmt: skip
 for _register in _GROUPS:

@@ -238,6 +238,33 @@ def contamination(
     raise typer.Exit(0 if found["kept"] else 1)
 
 
+@bench.command()
+def similar(
+    bundle: Annotated[list[str] | None, typer.Option("--bundle", help="Names or folders of bundles; left out: all that are installed.")] = None,
+    count: Annotated[int, typer.Option("--count", min=2, help="Phantoms for each bundle.")] = 12,
+    folder: Annotated[list[Path] | None, typer.Option("--folder", help="Series to look at as well; may be given several times.")] = None,
+    json_file: JsonFile = None,
+    config: ConfigFile = None,
+) -> None:
+    """Measure how often the nearest series are of the same region, on phantoms and on series that are given. Exit code 1 below 0.95 for the region.
+
+    Example: pacs-node bench similar --count 12 --json similar.json
+    """
+    from pacs_node.analysis.installed import available
+    from pacs_node.journey import models_folder
+    from pacs_node.workbench.bench_similar import bench_similar
+    from pacs_node.workbench.offline import find_bundle
+
+    settings = settings_of(config)
+    bundles = [find_bundle(settings, name) for name in bundle or sorted(available(models_folder(settings)))]
+    with Console(stderr=True).status("starting") as status:
+        found = bench_similar(bundles, count, folder or (), lambda what: status.update(what))
+    _write(json_file, found)
+    columns = ["question", "samples", "recall", "hit", "worst"]
+    print_table("Of the 10 nearest of the same bundle", columns, [[row[name] for name in columns] for row in found], "too few series")
+    raise typer.Exit(0 if found and found[0]["recall"] >= 0.95 else 1)
+
+
 def _analysis_row(one: dict[str, Any], stages: Sequence[str]) -> list[object]:
     rate = f"{one['slices_per_s']:.0f} ({one['range'][0]:.0f} to {one['range'][1]:.0f})"
     return [one["way"], rate, f"{one['processor_ms_per_slice']:.2f}", *(f"{100 * one['share'][stage]:.0f}" for stage in stages), f"{one['peak_mb']:.0f}"]

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from sqlalchemy import Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from pacs_node.database import deliveries, jobs
+from pacs_node.database import deliveries, embeddings, jobs
 from pacs_node.database.alerts import clear_alert
 from pacs_node.database.requests import named
 from pacs_node.database.states import ENDED, GOING_ON, STUCK, DeliveryState, JobState, StudyState, move
@@ -105,6 +105,7 @@ def retire_study(session: Session, study: StudyRow, fingerprints: Mapping[str, s
         row.removed_at, row.fingerprint = at, fingerprints[instance_path(row)]
     study.removed_at, study.removed_reason = at, reason
     _list(session, fingerprints)
+    embeddings.forget(session, study.id)
     _end_work(session, study, at, reason)
     return True
 

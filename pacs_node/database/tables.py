@@ -5,7 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, event, false, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    event,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, RequestState, StudyState
@@ -282,6 +298,27 @@ class ObjectRow(Base):
     removed_at: Mapped[datetime | None]  # when retention removed the file
     stands_for: Mapped[str] = mapped_column(String(64), default="", server_default="")  # SOP Instance UID of the one that a destination did not take
     job: Mapped[JobRow] = relationship(back_populates="objects")
+
+
+class EmbeddingRow(Base):
+    """What a bundle's network says of a series in 128 numbers (see `autoencoder.embedding`): local, for `similar`, and in no object."""
+
+    __tablename__ = "embeddings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    series_uid: Mapped[str] = mapped_column(String(64))
+    modality: Mapped[str] = mapped_column(String(16))
+    region: Mapped[str] = mapped_column(String(64))  # Body Part Examined, normalised; "" where it is not said
+    bundle: Mapped[str] = mapped_column(String(64))  # its name
+    bundle_hash: Mapped[str] = mapped_column(String(64), index=True)  # only embeddings of equal bytes can be compared
+    slices: Mapped[int]
+    mean: Mapped[bytes] = mapped_column(LargeBinary)  # 128 × float16, little endian
+    spread: Mapped[bytes] = mapped_column(LargeBinary)  # the same
+    score: Mapped[float]
+    made_at: Mapped[datetime]
+    study: Mapped[StudyRow] = relationship()
+    __table_args__ = (UniqueConstraint("study_id", "series_uid", "bundle_hash"),)
 
 
 class DeliveryRow(Base):

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from pacs_node.assembly.rejections import TITLES, Rejection
-from pacs_node.database import deliveries, jobs, rejections, studies
+from pacs_node.database import deliveries, embeddings, jobs, rejections, studies
 from pacs_node.database.alerts import audit, raise_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import InstanceRow, JobRow
@@ -60,6 +60,7 @@ def _obey(house: House, session: Session, study_id: int, rows: Sequence[Instance
         if job.state in _UNFINISHED:
             jobs.finish(job, JobState.CANCELLED, now, why)
         deliveries.cancel_of_job(session, job.id, why)
+    embeddings.forget(session, study_id, {row.series.series_uid for row in rows})
     if title.wrong:
         _say_what_is_out(house, session, affected, study_id, why, now)
     audit(session, "core", "rejected", f"study {study_id}", {"code": code, "instances": len(rows)}, now)

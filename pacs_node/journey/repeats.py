@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from pacs_node.assembly import grouping
-from pacs_node.database import deliveries, jobs, originals, studies
+from pacs_node.database import deliveries, embeddings, jobs, originals, studies
 from pacs_node.database.alerts import raise_alert
 from pacs_node.database.tables import AsideRow, InstanceRow
 from pacs_node.errors import UnreadableObject
@@ -109,6 +109,7 @@ def _withdraw(house: House, session: Session, repeated: Repeated, before: list[s
     jobs.cancel_unfinished(session, study.id, now, "an object of the study was corrected")
     deliveries.cancel_unfinished(session, study.id, "an object of the study was corrected")
     originals.cancel(session, repeated.row.id, "the instance was corrected")
+    embeddings.forget(session, study.id)  # the new run makes new ones
     if repeated.row.identity != before:
         say_old_identity(house, session, study.id, now)
 

@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 from pacs_node import crash
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
-from pacs_node.database import deliveries, jobs, studies
+from pacs_node.autoencoder.embedding import embed
+from pacs_node.database import deliveries, embeddings, jobs, studies
 from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
@@ -35,7 +36,7 @@ from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
 from pacs_node.monitoring.logs import study_tag
-from pacs_node.records import Finding, HeadScore, Hottest, Notice, NoticeStatus, PriorReport, Run
+from pacs_node.records import Finding, HeadScore, Hottest, Notice, NoticeStatus, PriorReport, Run, SeriesEmbedding
 
 
 class Engine(Protocol):
@@ -197,7 +198,7 @@ def _refuse_what_is_no_number(finding: Finding) -> None:
 
 
 def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
-    moment = house.clock()
+    moment, embedding = house.clock(), embedding_of(built.finding) if built.finding else None
     with house.store.write() as session:
         job = jobs.still_mine(session, task.job_id, worker.name, task.attempts)
         if job is None:
@@ -207,10 +208,24 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
         job.finding = summary(built.finding) if built.finding else {}
         for part in built.parts:
             _post(house, session, job, part, moment)
+        if embedding is not None:
+            embeddings.keep(session, job, embedding, moment)
         reason = built.notice.reason if built.notice else ""
         jobs.finish(job, JobState.DONE if built.finding else JobState.NOT_ANALYSED, moment, reason)
         clear_alert(session, "parked", f"job {job.id}", moment)
         audit(session, f"worker {worker.name}", "analysed", f"job {job.id}", {"pipeline": task.pipeline, "state": job.state.value}, moment)
+
+
+def embedding_of(finding: Finding) -> SeriesEmbedding | None:
+    """Return what the database keeps of a finding to find similar studies by; None where the network's features are no numbers or too many."""
+    try:
+        made = embed(finding.embedding)
+    except ValueError:
+        return None
+    volume, bundle = finding.volume, finding.algorithm
+    mean, spread = (np.ascontiguousarray(part, "<f2").tobytes() for part in (made.mean, made.spread))
+    facts = (volume.series_uid, volume.modality, volume.origin.region, bundle.name, bundle.bundle_hash)
+    return SeriesEmbedding(*facts, len(made.slices), mean, spread, finding.score)
 
 
 def _post(house: House, session: Session, job: JobRow, part: Part, moment: datetime) -> None:

@@ -24,7 +24,6 @@ from typing import Any
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import RawDataStorage
-from sqlalchemy import or_ as either
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -44,7 +43,7 @@ from pacs_node.workbench.deidentify.options import Dates, Options
 from pacs_node.workbench.deidentify.pixels import Refused, clean_pixels
 from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
 from pacs_node.workbench.deidentify.traces import Traces, traces_of
-from pacs_node.workbench.studies import studies_below
+from pacs_node.workbench.studies import rows_named, studies_below
 from pacs_node.workbench.tables import open_store
 
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # structured reports and key object selections
@@ -142,19 +141,8 @@ def _of_node(settings: Settings, wanted: Wanted) -> list[_Source]:
     if not wanted.studies:
         return []
     with open_store(settings) as store, store.read() as session:
-        rows = {row.id: row for name in wanted.studies for row in _rows(session, name)}
+        rows = {row.id: row for name in wanted.studies for row in rows_named(session, name)}
         return [_source(settings, session, row, results=wanted.results) for row in rows.values()]
-
-
-def _rows(session: Session, name: str) -> list[StudyRow]:
-    """Return the studies of a number, UID or accession number; raises `InputError` where there is none."""
-    meant = either(StudyRow.study_uid == name, StudyRow.accession == name)
-    if name.isascii() and name.isdecimal() and len(name) <= 9:
-        meant = either(meant, StudyRow.id == int(name))
-    rows = list(session.scalars(select(StudyRow).where(meant).order_by(StudyRow.id)))
-    if not rows:
-        raise InputError(f"there is no study {name}: give a number of `pacs-node status`, a Study Instance UID or an accession number")
-    return rows
 
 
 def _source(settings: Settings, session: Session, row: StudyRow, *, results: bool) -> _Source:

@@ -1,4 +1,4 @@
-"""DICOM files in folders, grouped into studies: for commands that start from a folder."""
+"""DICOM files in folders, grouped into studies, and studies of the node by what people call them: for commands that start from one of these."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
+from pacs_node.database.tables import StudyRow
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import InputError, UnreadableObject
 
@@ -50,3 +53,14 @@ def studies_below(path: Path) -> list[FolderStudy]:
     if not groups:
         raise InputError(f"no DICOM object was found below {path}")
     return [FolderStudy(uid, tuple(file for file, _ in items), tuple(header for _, header in items)) for uid, items in groups.items()]
+
+
+def rows_named(session: Session, name: str) -> list[StudyRow]:
+    """Return the node's studies of a number, UID or accession number; raises `InputError` where there is none."""
+    meant = or_(StudyRow.study_uid == name, StudyRow.accession == name)
+    if name.isascii() and name.isdecimal() and len(name) <= 9:
+        meant = or_(meant, StudyRow.id == int(name))
+    rows = list(session.scalars(select(StudyRow).where(meant).order_by(StudyRow.id)))
+    if not rows:
+        raise InputError(f"there is no study {name}: give a number of `pacs-node status`, a Study Instance UID or an accession number")
+    return rows

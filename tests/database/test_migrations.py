@@ -63,6 +63,8 @@ def value(column: sa.Column, number: int) -> object:
         return 0.5
     if isinstance(column.type, sa.Integer):
         return number
+    if isinstance(column.type, sa.LargeBinary):
+        return bytes([number] * 256)
     return f"{column.name} {number}"[: getattr(column.type, "length", None)]
 
 
