@@ -364,6 +364,19 @@ class SeriesEmbedding:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """A received object with the values as the scanner stored them.
+
+    ``header`` holds all but the pixels; ``values`` are integers of shape (frames, rows, columns) or (frames, rows, columns, planes);
+    ``photometric`` is what they mean now that they are decoded (PS3.3 C.7.6.3.1.2).
+    """
+
+    header: Dataset
+    values: NDArray[np.integer[Any]]
+    photometric: str
+
+
 # --- results -----------------------------------------------------------------------------------------------------------
 
 DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "seg", "sc"))  # by kind of destination

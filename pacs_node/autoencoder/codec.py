@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pacs_node.autoencoder import codec_jpegls, codec_slab
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
 
-__all__ = ["LARGEST_NEAR", "VERSION", "StreamError", "decode", "encode", "jpegls_size", "method_of"]
+__all__ = ["LARGEST_NEAR", "VERSION", "StreamError", "decode", "encode", "encode_and_decode", "jpegls_size", "method_of"]
 
 VERSION = 1
 LARGEST_NEAR = 8
@@ -55,6 +55,11 @@ def encode(values: NDArray[np.integer], near: int) -> bytes:
 
     Any integers whose range is below 2¹⁶. What is returned was decoded and compared. Raises `ValueError` for anything else.
     """
+    return encode_and_decode(values, near)[0]
+
+
+def encode_and_decode(values: NDArray[np.integer], near: int) -> tuple[bytes, NDArray[np.integer]]:
+    """Encode as `encode` does; returns also what the stream decodes to."""
     head, stack = _prepared(values, near)
     streams = [made for made in (_sealed(method, head, stack) for method in range(len(_METHODS))) if made is not None]
     for stream in sorted(streams, key=len):
@@ -63,7 +68,7 @@ def encode(values: NDArray[np.integer], near: int) -> bytes:
         except StreamError:
             continue
         if found.shape == values.shape and found.dtype == values.dtype.newbyteorder("<") and _furthest(found, values) <= near:
-            return stream
+            return stream, found
     raise ValueError(f"no method keeps these values within {near}")  # never seen; nothing that is not verified leaves
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from pacs_node import results
+from pacs_node.analysis.originals import read_images
+from pacs_node.autoencoder.embedding import embed
 from pacs_node.dicom.header import read_header
-from pacs_node.errors import ResultRejected
+from pacs_node.errors import InputError, ResultRejected
 from pacs_node.journey import House
 from pacs_node.records import Finding, Notice, NoticeStatus, ResultObject, Run, Sources
 
@@ -42,6 +44,7 @@ class Built:
     finding: Finding | None
     notice: Notice | None
     parts: list[Part] = field(default_factory=list)
+    representation: results.Representation | None = None  # made for the first variant that carries it
 
 
 @dataclass
@@ -107,7 +110,8 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
     """Build, save and check one set of kinds; where the gate finds a fault, all of it is kept back and a notice takes its place."""
     part = Part("+".join(sorted(kinds)), destinations, [])
     try:
-        request = _request(house, task, built.finding, built.notice, sources, kinds)
+        kinds = _with_representation(house, task, built, kinds)
+        request = replace(_request(house, task, built.finding, built.notice, sources, kinds), representation=built.representation)
         part.objects = _save_all(house, task, part.variant, results.build(request), sources)
         faults = dict.fromkeys(fault for _, _, _, found in part.objects for fault in found)
         if faults and "notice" not in kinds:
@@ -121,6 +125,26 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
         if any(target.get("notice") for target in task.targets if target["destination"] in destinations):
             part.objects = [*part.objects, *replacement]
     return part
+
+
+def _with_representation(house: House, task: Task, built: Built, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Make the representation where one of ``kinds`` carries it; what cannot be encoded never holds up the other results."""
+    if "raw" not in kinds or built.finding is None or built.representation is not None:
+        return kinds
+    analysed = {frame.sop_uid for frame in built.finding.volume.frames}
+    images, left_out = read_images([path for path in task.files if str(read_header(path).SOPInstanceUID) in analysed])
+    try:
+        if left_out:
+            raise InputError(left_out[0])
+        content = results.pack(images, 0, built.finding.algorithm.device_uid)
+    except InputError as error:
+        house.alert("representation", f"job {task.job_id}", f"the results of job {task.job_id} are made without the compressed representation: {error}")
+        others = tuple(kind for kind in kinds if kind != "raw")
+        if not others:
+            raise ResultRejected("raw", (str(error),)) from error
+        return others
+    built.representation = results.Representation(content, 0, embed(built.finding.embedding))
+    return kinds
 
 
 def _request(house: House, task: Task, finding: Finding | None, notice: Notice | None, sources: Sources, kinds: tuple[str, ...]) -> results.BuildRequest:

@@ -12,7 +12,10 @@ from __future__ import annotations
 from pacs_node.records import DEFAULT_KINDS
 from pacs_node.results.builders import BUILDERS, PLANNED, build, possible_kinds
 from pacs_node.results.check import check, check_all
+from pacs_node.results.decoded import Origin, rebuilt
 from pacs_node.results.files import save
+from pacs_node.results.latents import Representation, pack
+from pacs_node.results.raw import open_raw
 from pacs_node.results.references import Reference
 from pacs_node.results.request import BuildRequest
 from pacs_node.results.stand_in import STAND_INS, header_of, redirected, refers_to, sources_as_stored, stand_ins
@@ -24,13 +27,18 @@ __all__ = [
     "PLANNED",
     "STAND_INS",
     "BuildRequest",
+    "Origin",
     "Reference",
+    "Representation",
     "build",
     "check",
     "check_all",
     "dciodvfy",
     "header_of",
+    "open_raw",
+    "pack",
     "possible_kinds",
+    "rebuilt",
     "redirected",
     "refers_to",
     "save",

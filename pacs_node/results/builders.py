@@ -13,6 +13,7 @@ from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     ParametricMapStorage,
+    RawDataStorage,
     SegmentationStorage,
 )
 
@@ -24,6 +25,7 @@ from pacs_node.results.key_objects import build_key_objects
 from pacs_node.results.modalities import manner_of
 from pacs_node.results.notice import build_notice
 from pacs_node.results.parametric_map import build_map, has_frame_of_reference
+from pacs_node.results.raw import build_raw
 from pacs_node.results.regions import Region, regions_of
 from pacs_node.results.report import build_report
 from pacs_node.results.request import BuildRequest
@@ -61,11 +63,12 @@ BUILDERS: dict[str, Builder] = {
     "seg": Builder(SegmentationStorage, 2, build_segmentation, _has_regions),
     "sc": Builder(MultiFrameTrueColorSecondaryCaptureImageStorage, 3, build_capture, _always),
     "denoised": Builder(MultiFrameGrayscaleByteSecondaryCaptureImageStorage, 4, build_denoised, _always),
+    "raw": Builder(RawDataStorage, 5, build_raw, _always),
     "sr": Builder(Comprehensive3DSRStorage, 6, build_report, _always),
     "ko": Builder(KeyObjectSelectionDocumentStorage, 7, build_key_objects, _has_slices),
     "notice": Builder(EnhancedSRStorage, 8, build_notice, _always),
 }
-PLANNED = ("raw",)
+PLANNED: tuple[str, ...] = ()
 
 
 def possible_kinds(finding: Finding) -> frozenset[str]:

@@ -11,6 +11,7 @@ from pydicom.uid import (
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     ParametricMapStorage,
+    RawDataStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -62,6 +63,7 @@ DEMANDS: dict[str, Demand] = {
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage: Demand(
         (*_CAPTURE, "NumberOfFrames"), fixed={**_BURNED_IN, "PresentationLUTShape": "IDENTITY", "PhotometricInterpretation": "MONOCHROME2"}
     ),
+    RawDataStorage: Demand((*_ALWAYS, "CreatorVersionUID", "ReferencedInstanceSequence"), ("AcquisitionContextSequence",), algorithm=False),
     SecondaryCaptureImageStorage: Demand((*_CAPTURE, "PlanarConfiguration"), fixed=_BURNED_IN),
 }
 REPORTS = (Comprehensive3DSRStorage, EnhancedSRStorage, KeyObjectSelectionDocumentStorage)

@@ -18,6 +18,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from pacs_node.config import Equipment
 from pacs_node.dicom.header import is_synthetic, text_of
 from pacs_node.dicom.uids import derive_uid, node_device_uid
 from pacs_node.records import Algorithm
@@ -176,13 +177,18 @@ def _equipment_item(manufacturer: str, model: str, software: str, serial: str, d
     return item
 
 
-def contributing_equipment(request: BuildRequest) -> list[Dataset]:
-    """Return the items of Contributing Equipment (PS3.3 C.12.1.1.5): the algorithm, where one judged, and this node (the loop guard)."""
-    equipment, algorithm = request.equipment, request.algorithm
-    node = _equipment_item(equipment.manufacturer, MODEL_NAME, software_version(), equipment.serial, node_device_uid(request.run.node_name))
-    node.StationName = one_line(request.run.node_name, 16)
+def node_equipment(equipment: Equipment, node_name: str) -> Dataset:
+    """Return the item of Contributing Equipment that says that this node made an object: the loop guard."""
+    node = _equipment_item(equipment.manufacturer, MODEL_NAME, software_version(), equipment.serial, node_device_uid(node_name))
+    node.StationName = one_line(node_name, 16)
     if equipment.institution:
         node.InstitutionName = one_line(equipment.institution)
+    return node
+
+
+def contributing_equipment(request: BuildRequest) -> list[Dataset]:
+    """Return the items of Contributing Equipment (PS3.3 C.12.1.1.5): the algorithm, where one judged, and this node (the loop guard)."""
+    algorithm, node = request.algorithm, node_equipment(request.equipment, request.run.node_name)
     if algorithm is None:
         return [node]
     return [_equipment_item(algorithm.manufacturer, algorithm.name, algorithm.version, serial_of(algorithm), algorithm.device_uid), node]

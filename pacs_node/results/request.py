@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pacs_node.config import Equipment
 from pacs_node.errors import ResultRejected
 from pacs_node.records import Algorithm, Finding, Notice, Run, Sources
+from pacs_node.results.latents import Representation
 from pacs_node.results.regions import Region
 
 
@@ -29,6 +30,7 @@ class BuildRequest:
     timezone: str | None  # IANA name for our times where the source has no offset; None: the system's
     kinds: tuple[str, ...]
     regions: tuple[Region, ...] = ()  # of the finding; `build` finds them
+    representation: Representation | None = None  # of the analysed series, for `raw`
 
     @property
     def header(self) -> Dataset:

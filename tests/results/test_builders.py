@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pacs_node.config import DicomDestination, FolderDestination, StowDestination
 from pacs_node.errors import ResultRejected
 from pacs_node.records import RESULT_KINDS, Notice, NoticeStatus
-from pacs_node.results import BUILDERS, DEFAULT_KINDS, PLANNED, build, save
+from pacs_node.results import BUILDERS, DEFAULT_KINDS, PLANNED, Representation, build, save
 from pacs_node.results.capture import summary_rows
 from pacs_node.results.files import encode
 from pacs_node.results.panels import SCALES
@@ -23,7 +23,9 @@ NOTICE = Notice(NoticeStatus.PARTIALLY_SUCCEEDED, "one of two series could not b
 
 
 def everything(**options):
-    return request(options.pop("shape", Shape(slices=3)), kinds=("notice", "sr", "sc", "pm", "ko", "seg", "denoised"), notice=NOTICE, **options)
+    kinds = ("notice", "sr", "sc", "pm", "ko", "seg", "denoised", "raw")
+    made = request(options.pop("shape", Shape(slices=3)), kinds=kinds, notice=NOTICE, **options)
+    return replace(made, representation=Representation(b"packed", 0))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def test_each_kind_of_destination_has_default_kinds_that_exist():
 
 
 def test_what_is_referred_to_goes_before_what_refers_to_it(results):
-    assert [one.kind for one in results] == ["pm", "seg", "sc", "denoised", "sr", "ko", "notice"]
+    assert [one.kind for one in results] == ["pm", "seg", "sc", "denoised", "raw", "sr", "ko", "notice"]
     assert [one.order for one in results] == sorted(one.order for one in results)
 
 
