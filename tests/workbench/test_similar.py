@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from pacs_node.analysis.bundle import load
 from pacs_node.autoencoder.embedding import embed
 from pacs_node.autoencoder.similarity import distances
 from pacs_node.database import embeddings
@@ -20,10 +21,10 @@ from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import InputError
 from pacs_node.journey.retire import retire
 from pacs_node.journey.run_job import Worker, embedding_of
-from pacs_node.workbench.bench_similar import Sample, recall
+from pacs_node.workbench.bench_similar import Sample, bench_similar, recall
 from pacs_node.workbench.similar import similar
 from tests.conftest import DATABASES
-from tests.journey.support import TestEngine, Town, ct_study, finding
+from tests.journey.support import TestEngine, Town, ct_study, finding, shipped_bundles
 
 
 class Seeing(TestEngine):
@@ -170,3 +171,12 @@ def test_recall_counts_those_alike_among_the_ten_nearest() -> None:
 def test_features_that_are_no_numbers_leave_no_embedding(town: Town) -> None:
     broken = replace(finding(ct_study(3)), embedding=np.full((3, 4), np.nan, np.float16))
     assert embedding_of(broken) is None
+
+
+@pytest.mark.slow
+def test_the_ten_nearest_phantoms_are_of_the_same_modality_and_region() -> None:
+    bundles = [load(folder) for folder in shipped_bundles("ct-head", "us-breast").values()]
+    region, halves = bench_similar(bundles, 4, ())
+    assert (region["question"], region["samples"]) == ("same modality and region", 8)
+    assert region["recall"] >= 0.95
+    assert halves["samples"] == 8  # of the CT: ultrasound has no place in the patient
