@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 _LEAST = 1e-3  # of the spread along one number, as a share of the largest: what hardly varies within a series must not decide
 
 
-def distances(
-    mean: NDArray[np.float16], spread: NDArray[np.float16], means: NDArray[np.float16], spreads: NDArray[np.float16]
-) -> NDArray[np.float32]:
+def distances(mean: NDArray[np.float16], spread: NDArray[np.float16], means: NDArray[np.float16], spreads: NDArray[np.float16]) -> NDArray[np.float32]:
     """Return the distance of one series, ``mean`` and ``spread`` (128,), to others, (n, 128) each: (n,) float32, dimensionless.
 
     Per number, the difference of the means is measured in units of how far the slices of both series spread there; the distance is the root mean

@@ -258,4 +258,3 @@ def _refuse_kind(dataset: Dataset) -> None:
             raise Refused("it is an image without pixels")
         why = "it may hold the originals: decode it and export the images" if uid == RawDataStorage else "what it holds cannot be cleaned here"
         raise Refused(f"only images, structured reports and key objects are exported, this is {name_of(uid)}: {why}")
-

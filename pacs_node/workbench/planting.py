@@ -184,13 +184,17 @@ def _subject(piece: Piece, stratum: Stratum, turn: int) -> Subject:
 
 
 def planted_set(places: Sequence[Path], manifest: Manifest, rounds: int, name: str, report: material.Report) -> PlantedSet:
-    """Read the healthy series in folders (or a single file) and cut them; raises `InputError` where none is of use."""
+    """Read the healthy series in folders (or a single file) and cut them; raises `InputError` where none is of use.
+
+    Series that the bundle does not judge are passed over.
+    """
     found, refused = [], []
     wanted = [(label, files) for place in places for label, files in _series(place, manifest)]
     for done, (label, files) in enumerate(wanted, start=1):
         try:
-            volume = read_series(files, manifest)
-            found.append(tuple(pieces(label, volume, manifest)))
+            cut = tuple(pieces(label, read_series(files, manifest), manifest))
+            prepare(cut[0].volume, manifest)  # a series that the bundle does not judge, as it is, takes no lesion either
+            found.append(cut)
         except NotAnalysable as reason:
             refused.append(f"{label}: {reason}")
         report("reading healthy series", done / len(wanted))

@@ -117,6 +117,12 @@ def test_a_folder_without_anything_to_plant_into_is_refused(manifest: Manifest, 
         planting.planted_set([tmp_path], manifest, 1, "planted", lambda what, fraction: None)
 
 
+def test_a_series_that_the_bundle_does_not_judge_is_refused_before_any_lesion_is_planted(manifest: Manifest, healthy_series: Path) -> None:
+    choosy = manifest.model_copy(update={"scope": manifest.scope.model_copy(update={"min_slices": 500})})
+    with pytest.raises(InputError, match="no series can take planted lesions"):
+        planting.planted_set([healthy_series], choosy, 1, "healthy", lambda what, fraction: None)
+
+
 @pytest.mark.slow
 def test_an_evaluation_on_planted_lesions_has_strata_and_says_how_it_was_made(tmp_path: Path, healthy_series: Path) -> None:
     bundle = bundles.load(make_bundle(tmp_path / "models" / "tiny"))
