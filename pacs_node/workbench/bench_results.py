@@ -111,10 +111,10 @@ def _judged(request: results.BuildRequest, folder: Path) -> tuple[float, float |
 
 
 def made_up_request(size: Size) -> results.BuildRequest:
-    """Return a request for all kinds that can be made of a calibrated finding on a CT series that nobody took."""
+    """Return a request for all kinds that can be made of a calibrated finding on a CT series that nobody took: not `raw`, which is made of its files."""
     headers = tuple(_header(size, index) for index in range(size.slices))
     finding = _finding(size, headers)
-    kinds = tuple(kind for kind in results.BUILDERS if kind in results.possible_kinds(finding) and kind != "notice")
+    kinds = tuple(kind for kind in results.BUILDERS if kind in results.possible_kinds(finding) and kind not in ("notice", "raw"))
     run = Run(0, 1, "bench", "bench", datetime(2026, 1, 1, tzinfo=UTC), "+".join(sorted(kinds)), "made up", partial=False)
     return results.BuildRequest(finding, None, Sources(headers), run, Equipment(), None, "UTC", kinds)
 
