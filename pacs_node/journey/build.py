@@ -13,11 +13,14 @@ from pydicom.dataset import Dataset
 
 from pacs_node import results
 from pacs_node.analysis.originals import read_images
-from pacs_node.autoencoder.embedding import embed
+from pacs_node.autoencoder.embedding import Embedding, embed
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import InputError, ResultRejected
 from pacs_node.journey import House
 from pacs_node.records import Finding, Notice, NoticeStatus, ResultObject, Run, Sources
+
+_REFUSED = "the results did not pass the node's own check of DICOM objects"
+_UNENCODED = "the images cannot be encoded as a compressed representation"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Built:
     notice: Notice | None
     parts: list[Part] = field(default_factory=list)
     representation: results.Representation | None = None  # made for the first variant that carries it
+    unencodable: str = ""  # why there is none
 
 
 @dataclass
@@ -68,7 +72,7 @@ def sources_of(task: Task, finding: Finding | None) -> Sources:
 
 
 def variants(house: House, task: Task, possible: frozenset[str] | None, *, shadow: bool = False) -> dict[tuple[str, ...], list[str]]:
-    """Group the destinations by the kinds they get: one set of objects is built for each group.
+    """Group the destinations by the kinds they get, in whatever order rules name them: one set of objects, with UIDs of its own, for each group.
 
     ``possible``: the kinds that can be made of the finding, None where there is no finding; ``shadow``: the destinations that rules under trial name.
     """
@@ -81,7 +85,7 @@ def variants(house: House, task: Task, possible: frozenset[str] | None, *, shado
             house.log.warning("destination left out", destination=name, why="not configured" if destination is None else "accepts_research is not true")
             continue
         wanted = target.get("kinds")
-        kinds = tuple(str(kind) for kind in wanted) if isinstance(wanted, list | tuple) else results.DEFAULT_KINDS[destination.kind]
+        kinds = tuple(sorted({str(kind) for kind in wanted})) if isinstance(wanted, list | tuple) else tuple(sorted(results.DEFAULT_KINDS[destination.kind]))
         kinds = _in_place_of_results(target) if possible is None else tuple(kind for kind in kinds if kind in possible and kind != "notice")
         if kinds:
             groups.setdefault(kinds, []).append(name)
@@ -108,19 +112,18 @@ def build_all(house: House, task: Task, built: Built, sources: Sources, beat: Ca
 
 def build_variant(house: House, task: Task, built: Built, sources: Sources, kinds: tuple[str, ...], destinations: list[str]) -> Part:
     """Build, save and check one set of kinds; where the gate finds a fault, all of it is kept back and a notice takes its place."""
-    part = Part("+".join(sorted(kinds)), destinations, [])
+    part = Part("+".join(kinds), destinations, [])
     try:
-        kinds = _with_representation(house, task, built, kinds)
-        request = replace(_request(house, task, built.finding, built.notice, sources, kinds), representation=built.representation)
+        made = _with_representation(house, task, built, kinds)  # fewer kinds, but still a variant with UIDs of its own
+        request = replace(_request(house, task, built.finding, built.notice, sources, made, part.variant), representation=built.representation)
         part.objects = _save_all(house, task, part.variant, results.build(request), sources)
         faults = dict.fromkeys(fault for _, _, _, found in part.objects for fault in found)
         if faults and "notice" not in kinds:
             raise ResultRejected(part.variant, tuple(faults))
     except ResultRejected as error:
         house.alert("gate", f"job {task.job_id}", str(error))
-        notice = Notice(NoticeStatus.FAILED, "the results did not pass the node's own check of DICOM objects")
-        request = _request(house, task, None, notice, sources, ("notice",))
-        request = replace(request, run=replace(request.run, variant=f"{part.variant}-notice"))  # each variant's notice has its own UIDs
+        notice = Notice(NoticeStatus.FAILED, _UNENCODED if built.unencodable and kinds == ("raw",) else _REFUSED)
+        request = _request(house, task, None, notice, sources, ("notice",), f"{part.variant}-notice")  # each variant's notice has its own UIDs
         replacement = _save_all(house, task, request.run.variant, results.build(request), sources)
         if any(target.get("notice") for target in task.targets if target["destination"] in destinations):
             part.objects = [*part.objects, *replacement]
@@ -128,28 +131,47 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
 
 
 def _with_representation(house: House, task: Task, built: Built, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Make the representation where one of ``kinds`` carries it; what cannot be encoded never holds up the other results."""
-    if "raw" not in kinds or built.finding is None or built.representation is not None:
+    """Make the representation where one of ``kinds`` carries it, once for all of them; what cannot be encoded never holds up the other results."""
+    if "raw" not in kinds or built.finding is None:
         return kinds
-    analysed = {frame.sop_uid for frame in built.finding.volume.frames}
+    if built.representation is None and not built.unencodable:
+        _represent(house, task, built, built.finding)
+    if not built.unencodable:
+        return kinds
+    others = tuple(kind for kind in kinds if kind != "raw")
+    if not others:
+        raise ResultRejected("raw", (built.unencodable,))
+    return others
+
+
+def _represent(house: House, task: Task, built: Built, finding: Finding) -> None:
+    """Encode the analysed images, or note and say why they cannot be."""
+    analysed = {frame.sop_uid for frame in finding.volume.frames}
     images, left_out = read_images([path for path in task.files if str(read_header(path).SOPInstanceUID) in analysed])
     try:
         if left_out:
             raise InputError(left_out[0])
-        content = results.pack(images, 0, built.finding.algorithm.device_uid)
+        content = results.pack(images, 0, finding.algorithm.device_uid)
     except InputError as error:
+        built.unencodable = str(error)
         house.alert("representation", f"job {task.job_id}", f"the results of job {task.job_id} are made without the compressed representation: {error}")
-        others = tuple(kind for kind in kinds if kind != "raw")
-        if not others:
-            raise ResultRejected("raw", (str(error),)) from error
-        return others
-    built.representation = results.Representation(content, 0, embed(built.finding.embedding))
-    return kinds
+    else:
+        built.representation = results.Representation(content, 0, embedded(finding))
 
 
-def _request(house: House, task: Task, finding: Finding | None, notice: Notice | None, sources: Sources, kinds: tuple[str, ...]) -> results.BuildRequest:
+def embedded(finding: Finding) -> Embedding | None:
+    """Return what the network saw in each slice, None where that is no numbers or too many of them."""
+    try:
+        return embed(finding.embedding)
+    except ValueError:
+        return None
+
+
+def _request(
+    house: House, task: Task, finding: Finding | None, notice: Notice | None, sources: Sources, kinds: tuple[str, ...], variant: str
+) -> results.BuildRequest:
     node = house.settings.node
-    run = replace(task.run, variant="+".join(sorted(kinds)))
+    run = replace(task.run, variant=variant)
     return results.BuildRequest(finding, notice, sources, run, node.equipment, node.uid_root, node.timezone, kinds)
 
 

@@ -23,7 +23,6 @@ from sqlalchemy.orm import Session
 from pacs_node import crash
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
-from pacs_node.autoencoder.embedding import embed
 from pacs_node.database import deliveries, embeddings, jobs, studies
 from pacs_node.database.alerts import audit, clear_alert
 from pacs_node.database.states import JobState
@@ -32,7 +31,7 @@ from pacs_node.dicom.header import DAMAGED
 from pacs_node.errors import BundleError, DatabaseUnavailable, DeviceLost, NotAnalysable, NotFinite, PacsNodeError
 from pacs_node.executors.retry import LADDER, Effort, Fault, fault_of
 from pacs_node.journey import House
-from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all, sources_of
+from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all, embedded, sources_of
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
 from pacs_node.monitoring.logs import study_tag
@@ -217,10 +216,9 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
 
 
 def embedding_of(finding: Finding) -> SeriesEmbedding | None:
-    """Return what the database keeps of a finding to find similar studies by; None where the network's features are no numbers or too many."""
-    try:
-        made = embed(finding.embedding)
-    except ValueError:
+    """Return what the database keeps of a finding to find similar studies by, None where there is no embedding."""
+    made = embedded(finding)
+    if made is None:
         return None
     volume, bundle = finding.volume, finding.algorithm
     mean, spread = (np.ascontiguousarray(part, "<f2").tobytes() for part in (made.mean, made.spread))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,3 +43,56 @@ def test_what_cannot_be_encoded_leaves_the_other_results_alone_and_is_said(make_
     assert sorted(result.Modality for result in town.results()) == ["OT", "SR"]
     with town.house.store.read() as session:
         assert any("without the compressed representation" in alert.message for alert in alerts.open_alerts(session))
+
+
+def two_places(make_town: Callable[..., Town], tmp_path: Path, first: str, second: str) -> Town:
+    """A house with two folders, each with its own kinds of result of the same pipeline."""
+    asked = "".join(
+        f"  - name: {name}\n    when: {{Modality: CT}}\n    pipeline: ct-test\n    results: [{kinds}]\n    send_to: [{name}]\n"
+        for name, kinds in (("one", first), ("two", second))
+    )
+    places = {name: {"kind": "folder", "path": str(tmp_path / name)} for name in ("one", "two")}
+    return make_town(rules=f"rules:\n{asked}", destinations=places)
+
+
+def uids_in(folder: Path) -> list[str]:
+    return sorted(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in folder.rglob("*.dcm"))
+
+
+def test_the_same_kinds_in_another_order_are_one_set_of_objects_for_both_destinations(make_town: Callable[..., Town], tmp_path: Path) -> None:
+    town = two_places(make_town, tmp_path, "sr, sc", "sc, sr")
+    town.send(ct_study())
+    town.settle()
+    assert len(uids_in(tmp_path / "one")) == 2 and uids_in(tmp_path / "one") == uids_in(tmp_path / "two")
+
+
+def test_a_set_that_lacks_the_representation_has_other_uids_than_the_set_that_never_had_one(
+    make_town: Callable[..., Town], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuse(*args: object) -> bytes:
+        tried.append(args)
+        raise InputError("values from 0 to 4294967295")
+
+    monkeypatch.setattr(build.results, "pack", refuse)
+    town = two_places(make_town, tmp_path, "sr, sc, raw", "sr, sc")
+    town.send(ct_study())
+    town.settle()
+    one, two = uids_in(tmp_path / "one"), uids_in(tmp_path / "two")
+    assert len(one) == len(two) == 2 and not set(one) & set(two)
+    assert len(tried) == 1
+
+
+def test_where_only_the_representation_was_asked_for_the_notice_says_why_there_is_none(
+    make_town: Callable[..., Town], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> bytes:
+        raise InputError("values from 0 to 4294967295")
+
+    monkeypatch.setattr(build.results, "pack", refuse)
+    town = make_town(rules=RULES.replace("    pipeline: ct-test\n", "    pipeline: ct-test\n    results: [raw, notice]\n"))
+    town.send(ct_study())
+    town.settle()
+    [notice] = (town.folder / "out").rglob("*.dcm")
+    assert b"cannot be encoded as a compressed representation" in notice.read_bytes()
