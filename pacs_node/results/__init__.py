@@ -12,7 +12,7 @@ from __future__ import annotations
 from pacs_node.records import DEFAULT_KINDS
 from pacs_node.results.builders import BUILDERS, PLANNED, build, possible_kinds
 from pacs_node.results.check import check, check_all
-from pacs_node.results.decoded import Origin, rebuilt
+from pacs_node.results.decoded import Origin, filed_with, rebuilt
 from pacs_node.results.files import save
 from pacs_node.results.latents import Representation, pack
 from pacs_node.results.raw import open_raw
@@ -34,6 +34,7 @@ __all__ = [
     "check",
     "check_all",
     "dciodvfy",
+    "filed_with",
     "header_of",
     "open_raw",
     "pack",

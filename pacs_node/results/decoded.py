@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -13,11 +13,13 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from pacs_node.config import Equipment
-from pacs_node.dicom.header import text_of
+from pacs_node.dicom.header import identity, text_of
 from pacs_node.dicom.uids import derive_uid
+from pacs_node.errors import InputError
 from pacs_node.records import StoredImage
 from pacs_node.results import codes as ours
-from pacs_node.results.identity import IMPLEMENTATION_CLASS_UID, node_equipment
+from pacs_node.results.case import children
+from pacs_node.results.identity import IMPLEMENTATION_CLASS_UID, copy_identity, is_plain, node_equipment
 from pacs_node.results.lossiness import is_lossy
 from pacs_node.results.wording import LONG_STRING, encodings_of, fit, one_line
 
@@ -39,6 +41,30 @@ class Origin:
     node_name: str
     equipment: Equipment
     uid_root: str | None
+
+
+def filed_with(image: StoredImage, carrier: Dataset, name: str) -> StoredImage:
+    """Return an image under the patient and study of the Raw Data object ``carrier`` that it came in; ``name`` is used in errors.
+
+    What an archive corrected stands in the object that it keeps, and never reached the headers in its private block: the object's word is the later
+    one. Raises `InputError` where it is of another patient or study and does not name the image among its sources: then the block is of another object.
+    """
+    header = image.header
+    if _belonging(header) == _belonging(carrier):
+        return image
+    uid = text_of(header, "SOPInstanceUID")
+    if uid not in {text_of(item, "ReferencedSOPInstanceUID") for item in children(carrier, "ReferencedInstanceSequence")}:
+        raise InputError(f"{name} holds image {uid} of another patient or study, which is not among its sources: encode the images again")
+    corrected = copy.deepcopy(header)
+    corrected.decode()
+    copy_identity(corrected, carrier)
+    if not is_plain(corrected) and text_of(header, "SpecificCharacterSet") != text_of(carrier, "SpecificCharacterSet"):
+        corrected.SpecificCharacterSet = "ISO_IR 192"  # holds the texts of both
+    return replace(image, header=corrected)
+
+
+def _belonging(dataset: Dataset) -> tuple[object, str]:
+    return identity(dataset), text_of(dataset, "StudyInstanceUID")
 
 
 def rebuilt(image: StoredImage, origin: Origin) -> Dataset:

@@ -227,7 +227,7 @@ def finish(dataset: Dataset, request: BuildRequest, label: Label) -> Dataset:
     sources = request.sources.analysed + request.sources.others
     if any(is_synthetic(header) for header in sources) or (request.finding is not None and request.finding.volume.synthetic):
         dataset.SyntheticData = "YES"
-    if _is_plain(dataset):
+    if is_plain(dataset):
         dataset.pop("SpecificCharacterSet", None)  # Type 1C: needed only for what is not ASCII (PS3.3 C.12.1.1.2); old readers warn of others
     dataset.SOPClassUID, dataset.SOPInstanceUID = label.sop_class_uid, sop_uid(request, label)
     dataset.file_meta = _file_meta(dataset)
@@ -252,11 +252,11 @@ def _file_meta(dataset: Dataset) -> FileMetaDataset:
     return meta
 
 
-def _is_plain(dataset: Dataset) -> bool:
+def is_plain(dataset: Dataset) -> bool:
     """Tell whether all texts of a dataset are ASCII, so that no character set has to be declared."""
     for element in dataset:
         if element.VR == "SQ":
-            if not all(_is_plain(item) for item in element.value):
+            if not all(is_plain(item) for item in element.value):
                 return False
         elif (element.VR in _TEXT_VRS or element.VR == "PN") and not str(element.value).isascii():
             return False

@@ -83,7 +83,10 @@ def _object(images: list[StoredImage], representation: results.Representation, s
 
 
 def decode_files(source: Path, out: Path, settings: Settings, beat: Callable[[float], None] = lambda fraction: None) -> Decoded:
-    """Decode every Raw Data object in a file, or below a folder, to images in ``out``, a folder each series; raises `InputError`."""
+    """Decode every Raw Data object in a file, or below a folder, to images in ``out``, a folder each series; raises `InputError`.
+
+    The images carry patient and study as the Raw Data object says them now, corrected where its archive corrected them.
+    """
     files, images, near, stripped = files_below(source), 0, 0, []
     for done, file in enumerate(files, start=1):
         dataset = read_object(file)
@@ -94,7 +97,7 @@ def decode_files(source: Path, out: Path, settings: Settings, beat: Callable[[fl
             origin = results.Origin(
                 text_of(dataset, "SOPInstanceUID"), unpacked.near, method, unpacked.ratio, settings.node.name, settings.node.equipment, settings.node.uid_root
             )
-            made = results.rebuilt(image, origin)
+            made = results.rebuilt(results.filed_with(image, dataset, str(file)), origin)
             folder = out / str(made.SeriesInstanceUID)
             folder.mkdir(parents=True, exist_ok=True)
             results.save(ResultObject("decoded", made, 1), folder / f"IM{number:05d}.dcm")

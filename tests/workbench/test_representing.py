@@ -147,3 +147,41 @@ def test_the_commands_say_what_they_did_and_a_cut_file_is_one_sentence(ct: Path,
         decode_files(file, tmp_path / "out", Settings())
     with pytest.raises(InputError, match="is no Raw Data object"):
         decode_files(ct / "0.dcm", tmp_path / "out", Settings())
+
+
+# --- what an archive corrected -----------------------------------------------------------------------------------------------
+
+
+def corrected(file: Path, **attributes: object) -> None:
+    """Change an encoded object as an archive does: the elements that it knows, not what is in the private block."""
+    dataset = dcmread(file)
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(file)
+
+
+def test_a_patient_corrected_in_the_archive_is_the_patient_of_the_decoded_images(ct: Path, tmp_path: Path) -> None:
+    encode_folder(ct, tmp_path / "f.dcm", 0, Settings())
+    corrected(tmp_path / "f.dcm", PatientID="RIGHT-1", PatientName="Right^Patient", PatientBirthDate="19700101", StudyInstanceUID="1.2.3.4.5")
+    assert decode_files(tmp_path / "f.dcm", tmp_path / "out", Settings()).images == 5
+    for made in by_source(tmp_path / "out").values():
+        assert (made.PatientID, made.PatientName, made.PatientBirthDate, made.StudyInstanceUID) == ("RIGHT-1", "Right^Patient", "19700101", "1.2.3.4.5")
+
+
+def test_a_name_in_another_character_set_than_the_images_is_written_so_that_both_are_read(ct: Path, tmp_path: Path) -> None:
+    for path in ct.iterdir():
+        image = dcmread(path)
+        image.SpecificCharacterSet, image.InstitutionName = "ISO_IR 100", "Hôpital"
+        image.save_as(path)
+    encode_folder(ct, tmp_path / "f.dcm", 0, Settings())
+    corrected(tmp_path / "f.dcm", SpecificCharacterSet="ISO_IR 144", PatientName="Люкceмбypг")
+    decode_files(tmp_path / "f.dcm", tmp_path / "out", Settings())
+    assert {(str(made.PatientName), made.InstitutionName) for made in by_source(tmp_path / "out").values()} == {("Люкceмбypг", "Hôpital")}
+
+
+def test_images_that_an_object_of_another_patient_does_not_name_are_refused(ct: Path, tmp_path: Path) -> None:
+    encode_folder(ct, tmp_path / "f.dcm", 0, Settings())
+    corrected(tmp_path / "f.dcm", PatientID="OTHER-1", ReferencedInstanceSequence=[])
+    with pytest.raises(InputError, match=r"f\.dcm holds image .* of another patient or study"):
+        decode_files(tmp_path / "f.dcm", tmp_path / "out", Settings())
+    assert not (tmp_path / "out").exists(), "nothing is written"
