@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -11,6 +12,8 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from pacs_node.workbench.deidentify.options import Dates, Options
+from pacs_node.workbench.deidentify.traces import Traces
+from pacs_node.workbench.deidentify.words import harmless
 from tests.journey.support import ct_slice
 from tests.workbench.secrets_of import every_element, exported, left_in, run, save, secrets
 
@@ -213,6 +216,64 @@ def test_descriptions_keep_only_words_that_are_known_to_be_harmless(tmp_path: Pa
     kept = [word.casefold() for word in made.SeriesDescription.replace(",", " ").replace(".", " ").split()]
     assert {word for word in left.casefold().split() if word.isalpha()} <= set(kept)
     assert not {"mustermann", "jones", "12345678", "2026", "778899", "pat"} & set(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("CPF 123.456.789-09", ""),
+        ("call +49 30 123 45 67", ""),
+        ("MRN 123 456 789", ""),
+        ("NHS 943 476 5919", ""),
+        ("head 03.02.61", "head"),
+        ("head 3/2/61", "head"),
+        ("head 3. Feb 61", "head"),
+        ("head 12 Mustermann 34", "head"),
+        ("head 123 x 456 x 789 x 123 x 45", "head x x x x"),
+        ("head 5.0 mm", "head 5.0 mm"),
+        ("head 5mm 120kV", "head 5mm 120kV"),
+        ("matrix 512 x 512 x 135", "512 x 512 x 135"),
+        ("score 97.5 above threshold 95, slice 12 of 135", "score 97.5 above threshold 95, slice 12 of 135"),
+        ("T1 3 mm", "T1 3 mm"),
+        ("10 % of 20 % above 0.5°", "10 of 20 above 0.5"),
+    ],
+)
+def test_numbers_stay_only_where_each_stands_by_itself(text: str, left: str) -> None:
+    words = re.compile(r"\w[\w.]*\b")
+    assert words.findall(harmless(text, Traces())) == words.findall(left)
+
+
+def test_what_the_table_does_not_name_goes_or_keeps_its_harmless_words(tmp_path: Path) -> None:
+    source = ct_slice(0)
+    source.PatientBirthDateInAlternativeCalendar, source.PatientAlternativeCalendar = "S36.02.03", "JAPANESE"
+    source.IssuerOfPatientIDQualifiersSequence = [item(UniversalEntityID="1.2.3.4.5678", UniversalEntityIDType="ISO")]
+    source.IssuerOfAccessionNumberSequence = [item(LocalNamespaceEntityID="ELSEWHERE")]
+    source.OrderPlacerIdentifierSequence = [item(LocalNamespaceEntityID="ELSEWHERE")]
+    source.PatientBodyMassIndex, source.NTPSourceAddress, source.DoseComment = 41.5, "10.20.30.40", "for Mr. Jones"
+    source.AcquisitionProtocolName, source.ReconstructionDescription = "Dr. Jones protocol", "Jones"
+    source.ConvolutionKernel, source.Manufacturer, source.RescaleType = "H30s", "Siemens", "HU"
+    run(tmp_path, save(tmp_path / "in", source))
+    (made,) = exported(tmp_path / "out")
+    gone = ("PatientBirthDateInAlternativeCalendar", "PatientAlternativeCalendar", "IssuerOfPatientIDQualifiersSequence", "IssuerOfAccessionNumberSequence")
+    for keyword in (*gone, "OrderPlacerIdentifierSequence", "PatientBodyMassIndex", "NTPSourceAddress", "DoseComment", "ReconstructionDescription"):
+        assert keyword not in made, keyword
+    assert made.AcquisitionProtocolName.strip(" .") == "protocol"
+    assert (made.ConvolutionKernel, made.Manufacturer, made.RescaleType) == ("H30s", "Siemens", "HU")
+    run(tmp_path, tmp_path / "in", Options(retain_patient_characteristics=True), out="more")
+    assert exported(tmp_path / "more")[0].PatientBodyMassIndex == 41.5
+
+
+def test_uids_of_kinds_and_of_coding_schemes_stay(tmp_path: Path) -> None:
+    source = ct_slice(0)
+    source.AnatomicRegionSequence = [item(CodeValue="X1", CodingSchemeDesignator="99LOCAL", CodeMeaning="head", ContextUID="1.2.3.4.1")]
+    source.CodingSchemeIdentificationSequence = [item(CodingSchemeDesignator="UCUM", CodingSchemeUID="2.16.840.1.113883.6.8")]
+    source.ReferencedImageSequence = [item(ReferencedSOPClassUID="1.3.12.2.1107.5.9.1", ReferencedSOPInstanceUID="1.2.3.4.2")]
+    run(tmp_path, save(tmp_path / "in", source))
+    (made,) = exported(tmp_path / "out")
+    assert made.AnatomicRegionSequence[0].ContextUID == "1.2.3.4.1"
+    assert made.CodingSchemeIdentificationSequence[0].CodingSchemeUID == "2.16.840.1.113883.6.8"
+    assert made.ReferencedImageSequence[0].ReferencedSOPClassUID == "1.3.12.2.1107.5.9.1"
+    assert made.ReferencedImageSequence[0].ReferencedSOPInstanceUID != "1.2.3.4.2"
 
 
 def test_a_patient_called_long_loses_the_word_in_the_descriptions(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ class _Walk:
             for item in element.value:
                 self.walk(item, (*path, element.keyword))
         elif action is Action.CLEAN:
-            return self._clean_text(element, stays=path != () or element.keyword == "TextValue")
+            wanted = path != () or element.keyword == "TextValue" or needed(self.sop_class_uid, (element.keyword,)) != "3"
+            return self._clean_text(element, stays=wanted)
         elif element.VR in _TEXT:
             if not _is_public_code(element, dataset):
                 _each(element, lambda text: scrubbed(text, self.cleaner.traces)[: _LONGEST.get(element.VR)])

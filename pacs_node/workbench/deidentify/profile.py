@@ -50,7 +50,10 @@ INSTITUTION = frozenset({
     "ClinicalTrialCoordinatingCenterName", "ClinicalTrialProtocolEthicsCommitteeName", "ClinicalTrialSiteID", "ClinicalTrialSiteName",
     "InstitutionAddress", "InstitutionalDepartmentName", "InstitutionalDepartmentTypeCodeSequence", "InstitutionCodeSequence", "InstitutionName",
 })  # fmt: skip
-PATIENT = frozenset({"EthnicGroup", "PatientAge", "PatientSex", "PatientSexNeutered", "PatientSize", "PatientWeight", "PregnancyStatus", "SmokingStatus"})
+PATIENT = frozenset({
+    "EthnicGroup", "PatientAge", "PatientBodyMassIndex", "PatientSex", "PatientSexNeutered", "PatientSize", "PatientSizeCodeSequence", "PatientWeight",
+    "PregnancyStatus", "SmokingStatus",
+})  # fmt: skip
 DESCRIPTORS = frozenset({
     "AcquisitionComments", "AcquisitionDeviceProcessingDescription", "AcquisitionFieldOfViewLabel", "AcquisitionProtocolDescription",
     "ContrastBolusAgent", "ContributionDescription", "DecompositionDescription", "DerivationDescription", "FrameComments", "ImageComments",
@@ -58,9 +61,41 @@ DESCRIPTORS = frozenset({
     "RequestedProcedureDescription", "RequestedSeriesDescription", "RespiratoryMotionCompensationTechniqueDescription",
     "ScheduledProcedureStepDescription", "SeriesDescription", "StudyDescription",
 })  # fmt: skip
+_MORE_OUT = PATIENT | {  # what the table does not name although it is of a person, an order or a place, or opinions of somebody
+    "AssertionComments", "AssessmentSummaryDescription", "AssigningAgencyOrDepartmentCodeSequence", "AssigningFacilitySequence",
+    "AssigningJurisdictionCodeSequence", "BreedRegistrationSequence", "CommentsOnPatientPerformanceOfVisualField",
+    "CommentsOnTheScheduledProcedureStep", "DoseComment",
+    "EncryptedAttributesSequence", "FillerOrderNumberImagingServiceRequestRetired", "FillerOrderNumberProcedure",
+    "GroupOfPatientsIdentificationSequence", "HL7InstanceIdentifier", "HomeCommunityID", "IssuerOfAccessionNumberSequence",
+    "IssuerOfPatientIDQualifiersSequence", "LocalNamespaceEntityID", "NTPSourceAddress", "OrderFillerIdentifierSequence",
+    "OrderPlacerIdentifierSequence", "OwnerID", "PatientAlternativeCalendar", "PatientBirthDateInAlternativeCalendar",
+    "PatientDeathDateInAlternativeCalendar", "PlacerOrderNumberImagingServiceRequestRetired", "PlacerOrderNumberProcedure",
+    "PotentialDiagnosticTasks", "PotentialReasonsForProcedure", "ReasonForCancellation", "ResponsiblePersonRole", "SOPAuthorizationComment",
+    "SegmentDescription", "SourcePatientGroupIdentificationSequence", "StageName", "TreatmentStatusComment", "UniversalEntityID",
+}  # fmt: skip
+_TECHNICAL = frozenset({  # texts that the table does not name and that say how something was made; all others keep their harmless words
+    "ASLTechniqueDescription", "AcquisitionMode", "AlgorithmName", "AlgorithmParameters", "AlgorithmSource", "AlgorithmVersion", "ApplicationManufacturer",
+    "ApplicationName", "ApplicationVersion", "AttenuationCorrectionMethod", "CodeMeaning", "CodeValue", "CodingSchemeDesignator", "CodingSchemeName",
+    "CodingSchemeRegistry", "CodingSchemeVersion", "CollimatorGridName", "ContrastBolusRoute", "ConvolutionKernel", "DeidentificationMethod",
+    "DetectorManufacturerName", "DetectorManufacturerModelName", "DimensionDescriptionLabel", "DimensionIndexPrivateCreator", "DoseModeName",
+    "EnergyWindowName", "ExtendedCodeMeaning", "ExtendedCodeValue", "FilterType", "FunctionalGroupPrivateCreator", "ImageFilter", "ImagedNucleus",
+    "LUTExplanation", "LongCodeValue", "MIMETypeOfEncapsulatedDocument", "Manufacturer", "ManufacturerModelName", "ManufacturerRelatedModelGroup",
+    "MappingResourceName", "ModalityLUTType", "MultiCoilConfiguration", "MultiCoilElementName", "OpticalPathIdentifier", "PVCRejection",
+    "PixelSpacingCalibrationDescription", "PositionReferenceIndicator", "ProcessingFunction", "PulseSequenceName", "Radionuclide", "Radiopharmaceutical",
+    "RadiopharmaceuticalRoute", "ReceiveCoilManufacturerName", "ReceiveCoilName", "ReconstructionMethod", "ReferencedOpticalPathIdentifier", "RescaleType",
+    "ScatterCorrectionMethod", "SecondaryCaptureDeviceManufacturer", "SecondaryCaptureDeviceManufacturerModelName",
+    "SecondaryCaptureDeviceSoftwareVersions", "SegmentAlgorithmName", "SegmentLabel", "SequenceName", "SoftwareVersions", "StackID",
+    "TransmitCoilManufacturerName", "TransmitCoilName", "TransducerData", "TypeOfFilters", "WindowCenterWidthExplanation",
+})  # fmt: skip
+_NOT_OF_AN_INSTANCE = frozenset({  # UIDs of kinds and of schemes, private ones included: they are the same for everybody
+    "AvailableTransferSyntaxUID", "CodingSchemeUID", "ContextUID", "EncryptedContentTransferSyntaxUID", "FlowTransferSyntaxUID",
+    "MACCalculationTransferSyntaxUID", "MappingResourceUID", "OriginalSpecializedSOPClassUID", "PertinentSOPClassesInSeries",
+    "PertinentSOPClassesInStudy", "ReferencedSOPClassUID", "RelatedGeneralSOPClassUID", "SOPClassUID", "SOPClassesInStudy", "SOPClassesSupported",
+    "StoredInstanceTransferSyntaxUID",
+})  # fmt: skip
+_FREE = ("LO", "LT", "SH", "ST", "UC", "UT")
 _BIRTH = frozenset({"PatientBirthDate", "PatientBirthTime"})
 _REPORT = {"ContentSequence": Action.KEEP, "TextValue": Action.CLEAN}  # Clean Structured Content Option (PS3.15 E.3.4): always, as nothing would be left else
-_ALWAYS_OUT = frozenset({"EncryptedAttributesSequence"})  # the originals, for who has the key
 _OF_TIME = ("DA", "DT", "TM")
 _DRAWN = (0x5000, 0x6000)  # curves and overlays: without their data, which the profile takes away, the rest of the group is invalid
 
@@ -109,8 +144,10 @@ def _of_options(keyword: str, vr: str, options: Options) -> Action | None:
 
 def _unlisted(keyword: str, vr: str) -> str:
     """Return what becomes of an attribute that the table does not name: what its VR alone makes suspicious does not stay."""
-    if keyword in _ALWAYS_OUT or vr in ("UN", "UR"):
+    if keyword in _MORE_OUT or vr in ("UN", "UR"):
         return "X"
     if vr in ("PN", "AE", *_OF_TIME):
         return "X/Z/D"
-    return "U" if vr == "UI" else "K"
+    if vr in _FREE:
+        return "K" if keyword in _TECHNICAL else "C"
+    return "U" if vr == "UI" and keyword not in _NOT_OF_AN_INSTANCE else "K"

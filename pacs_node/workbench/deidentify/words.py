@@ -1,4 +1,4 @@
-"""Free text → what of it says nothing about anybody: the words that are listed here, and short numbers.
+"""Free text → what of it says nothing about anybody: the words that are listed here, and short numbers that stand by themselves.
 
 What is not known to be harmless goes; a list of what is harmful has no end.
 """
@@ -39,16 +39,49 @@ _WORDS = frozenset(
     )
 )
 _TOKEN = re.compile(r"[^\W_]+(?:[.,][0-9]+)?|[^\s\w]|_")
-_NUMBER = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{1,6})?(?:mm|cm|ms|s|kv|mas|t|d|min|deg|hu|mg|ml)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{1,6})?(mm|cm|ms|s|kv|mas|t|d|min|deg|hu|mg|ml)?", re.IGNORECASE)
 _MARKS = frozenset("+-/.,:;()%=<>·°²±×&*")
+_BETWEEN = frozenset("×%°")  # marks, as the word x, that may stand between two numbers; others join them to one
+_MOST_DIGITS = 12  # of numbers with × between them
 
 
 def harmless(text: str, traces: Traces) -> str:
     """Return a text without what is not listed, and without what identifies (a patient may be called Long); "" where no word is left."""
     known = traces.pattern.sub(" ", text) if traces.pattern else text
-    kept = [token for token in _TOKEN.findall(known) if token.casefold() in _WORDS or _NUMBER.fullmatch(token) or token in _MARKS]
+    tokens = [token for token in _TOKEN.findall(known) if _has_digit(token) or token.casefold() in _WORDS or token in _MARKS]
+    dropped = _joined(tokens)
+    kept = [token for index, token in enumerate(tokens) if index not in dropped and (not _is_numeric(token) or _NUMBER.fullmatch(token))]
     said = re.sub(r"\s+([.,:;)%])", r"\1", " ".join(kept)).strip()
     return said if any(one.isalnum() for one in said) else ""
+
+
+def _joined(tokens: list[str]) -> set[int]:
+    """Return which numbers are parts of a longer one, with nothing but marks, blanks or words that go between them: of a telephone, a date, an identifier."""
+    found: set[int] = set()
+    run: list[int] = []  # numbers with marks or × between them
+    follows = False  # whether a number that comes now belongs to the last one
+    for index, token in enumerate(tokens):
+        if not _is_numeric(token):
+            follows = follows and token in _MARKS - _BETWEEN
+            run = run if token in _MARKS or token.casefold() == "x" else []
+            continue
+        if follows:
+            found |= {run[-1], index}
+        run.append(index)
+        if sum(one.isdecimal() for number in run for one in tokens[number]) > _MOST_DIGITS:
+            found |= set(run)
+        number = _NUMBER.fullmatch(token)
+        follows = not (number and number.group(1))
+    return found
+
+
+def _has_digit(token: str) -> bool:
+    return any(one.isdecimal() for one in token)
+
+
+def _is_numeric(token: str) -> bool:
+    """Tell whether a token is a number, or a word with digits that is not listed (T1 is)."""
+    return _has_digit(token) and token.casefold() not in _WORDS
 
 
 def scrubbed(text: str, traces: Traces) -> str:
