@@ -28,11 +28,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pacs_node.config import Settings
+from pacs_node.database import jobs, removal
 from pacs_node.database.alerts import audit
-from pacs_node.database.states import StudyState
-from pacs_node.database.studies import instance_path
+from pacs_node.database.states import JobState, StudyState
+from pacs_node.database.studies import identity_key, instance_path
 from pacs_node.database.tables import InstanceRow, JobRow, ObjectRow, StudyRow
-from pacs_node.dicom.header import DAMAGED, PIXEL_KEYWORDS, number_of, read_header, read_object, text_of
+from pacs_node.dicom.header import DAMAGED, PIXEL_KEYWORDS, identity, number_of, read_header, read_object, text_of
 from pacs_node.dicom.sop_classes import name_of
 from pacs_node.errors import InputError, UnreadableObject
 from pacs_node.journey import now
@@ -92,12 +93,13 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A study's files; ``number``: of the node's study, None for one of a folder; ``problem``: why nothing of it may go."""
+    """A study's files; ``number``: of the node's study, None for one of a folder; ``problem``: why nothing of it may go; ``patients``: whose it may be."""
 
     name: str
     files: tuple[Path, ...]
     number: int | None = None
     problem: str = ""
+    patients: frozenset[tuple[str, ...]] = frozenset()  # as `InstanceRow.identity`; empty: anybody's
 
 
 def export(settings: Settings, wanted: Wanted, options: Options, said: Callable[[str, float], None] = lambda what, fraction: None) -> Exported:
@@ -150,12 +152,27 @@ def _source(settings: Settings, session: Session, row: StudyRow, *, results: boo
     if row.state is StudyState.HELD:
         return _Source(name, (), row.id, f"it is held: {row.held_reason or 'whose it is, is not certain'}; free it first with `pacs-node release {row.id}`")
     here = (InstanceRow.study_id == row.id, InstanceRow.removed_at.is_(None), ~InstanceRow.own, InstanceRow.rejected == "")
-    paths = [instance_path(one) for one in session.scalars(select(InstanceRow).where(*here).order_by(InstanceRow.id))]
+    instances = session.scalars(select(InstanceRow).where(*here).order_by(InstanceRow.id)).all()
+    paths = [instance_path(one) for one in instances]
     if results:
-        made = select(ObjectRow).join(JobRow).where(JobRow.study_id == row.id, ObjectRow.removed_at.is_(None)).order_by(ObjectRow.id)
-        paths += [one.path for one in session.scalars(made) if not one.faults]
+        paths += [one.path for job in _jobs_that_hold(session, row) for one in _objects_of(job)]
     gone = f"its files were removed ({row.removed_reason})" if row.removed_at else "none of its objects may be used"
-    return _Source(name, tuple(settings.node.data / path for path in paths), row.id, "" if paths else gone)
+    files = tuple(settings.node.data / path for path in paths)
+    return _Source(name, files, row.id, "" if paths else gone, frozenset(tuple(one.identity) for one in instances))
+
+
+def _jobs_that_hold(session: Session, row: StudyRow) -> list[JobRow]:
+    """Return the newest job of each pipeline and series whose results say of the study what it is now: not of other instances, nor of another patient."""
+    done = [job for job in jobs.jobs_of(session, row.id) if job.state is JobState.DONE and not job.shadow]
+    newest = {(job.pipeline, *sorted(job.series_uids)): job for job in done if job.digest == removal.present_digest(session, job)}
+    return sorted(newest.values(), key=lambda job: job.id)
+
+
+def _objects_of(job: JobRow) -> list[ObjectRow]:
+    """Return the objects of a job's last run that are here, without the variants that the gate has kept back."""
+    last = [one for one in job.objects if one.run == job.run]
+    rejected = {one.variant for one in last if one.faults}
+    return [one for one in last if one.variant not in rejected and one.removed_at is None]
 
 
 def _note_in_audit(settings: Settings, number: int, written: int, options: Options) -> None:
@@ -218,6 +235,8 @@ class _Study:
     def _export(self, file: Path, traces: Traces) -> None:
         dataset = read_object(file)
         _refuse_kind(dataset)
+        if self.source.patients and tuple(identity_key(identity(dataset))) not in self.source.patients:
+            raise Refused("it names another patient than the study")
         face = shows_face(dataset)
         own = replace(traces, uids=traces_of(dataset, self.options).uids)
         cleaned = clean_pixels(dataset, self.options)

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ParametricMapStorage
 from sqlalchemy import select
 
-from pacs_node.database.tables import AuditRow, StudyRow
+from pacs_node.database.tables import AuditRow, InstanceRow, JobRow, ObjectRow, StudyRow
 from pacs_node.errors import InputError
 from pacs_node.phantoms import PhantomSpec, make_study
 from pacs_node.workbench import check, fsck
@@ -98,6 +98,48 @@ def test_results_go_along_and_still_refer_to_the_images(town: Town) -> None:
     assert images <= referenced
     wanted = {secret for file in (town.folder / "out").rglob("*.dcm") for secret in secrets(dcmread(file))} | {"Mustermann"}
     assert left_in(town.folder / "shared", wanted) == []
+
+
+def result_uids(town: Town) -> set[str]:
+    """Return what the newest run has made, as it is called in an export that keeps UIDs."""
+    report = from_node(town, "1", options=Options(retain_uids=True), results=True)
+    assert report.written
+    return {str(one.SOPInstanceUID) for one in exported(town.folder / "shared") if one.Modality != "CT"}
+
+
+def test_results_of_the_study_as_it_was_before_a_correction_do_not_go_along(town: Town) -> None:
+    with town.house.store.read() as session:
+        before = set(session.scalars(select(ObjectRow.sop_uid)))
+    town.send(ct_study(4, patient="P7"))
+    town.settle()
+    with town.house.store.read() as session:
+        after = set(session.scalars(select(ObjectRow.sop_uid))) - before
+    made = result_uids(town)
+    assert made and made <= after
+    assert len({one.PatientID for one in exported(town.folder / "shared")}) == 1
+
+
+def test_results_of_rejected_instances_and_of_rules_under_trial_do_not_go_along(town: Town) -> None:
+    assert result_uids(town)
+    shutil.rmtree(town.folder / "shared")
+    with town.house.store.write() as session:
+        session.get_one(JobRow, 1).shadow = True
+    assert not result_uids(town)
+    with town.house.store.write() as session:
+        session.get_one(JobRow, 1).shadow = False
+        session.get_one(InstanceRow, 2).rejected = "113037"
+    assert not result_uids(town)
+
+
+def test_an_object_that_names_another_patient_than_the_study_is_left_out(town: Town) -> None:
+    with town.house.store.read() as session:
+        path = town.settings.node.data / session.scalars(select(ObjectRow).where(ObjectRow.sop_class_uid == Comprehensive3DSRStorage)).one().path
+    report = dcmread(path)
+    report.PatientID = "P7"
+    report.save_as(path)
+    told = from_node(town, "1", results=True)
+    assert "another patient" in {one.source: one.reason for one in told.left_out}[str(path)]
+    assert Comprehensive3DSRStorage not in [one.SOPClassUID for one in exported(town.folder / "shared")]
 
 
 def test_the_text_of_a_report_keeps_what_was_found_and_loses_the_rest(town: Town) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from pacs_node.workbench.deidentify.options import Dates, Options
 from pacs_node.workbench.deidentify.traces import Traces
@@ -113,6 +114,85 @@ def test_odd_files_are_exported_clean_or_left_out_with_the_reason(tmp_path: Path
         assert made.PatientIdentityRemoved == "YES"
         assert all(not element.tag.is_private for element in every_element(made))
     assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def report_on(*content: Dataset, kind: str = ComprehensiveSRStorage) -> Dataset:
+    """A structured report with these content items."""
+    made = Dataset()
+    made.file_meta = ct_slice(0).file_meta
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "StudyDate"):
+        setattr(made, keyword, ct_slice(0)[keyword].value)
+    made.SOPClassUID, made.Modality, made.PatientBirthDate, made.ValueType = kind, "SR", "", "CONTAINER"
+    made.ContentSequence = list(content)
+    return made
+
+
+def concept(value: str, meaning: str, scheme: str = "DCM") -> list[Dataset]:
+    return [item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)]
+
+
+def subject() -> list[Dataset]:
+    years = item(NumericValue="65", MeasurementUnitsCodeSequence=concept("a", "year", "UCUM"))
+    return [
+        item(ValueType="NUM", ConceptNameCodeSequence=concept("121033", "Subject Age"), MeasuredValueSequence=[years]),
+        item(ValueType="CODE", ConceptNameCodeSequence=concept("121032", "Subject Sex"), ConceptCodeSequence=concept("F", "Female")),
+        item(ValueType="NUM", ConceptNameCodeSequence=concept("X7", "Patient's weight", "99LOCAL"), MeasuredValueSequence=[years]),
+        item(ValueType="DATE", ConceptNameCodeSequence=concept("121031", "Subject Birth Date"), Date="19610203"),
+        item(ValueType="TEXT", ConceptNameCodeSequence=concept("121071", "Finding"), TextValue="mass"),
+    ]
+
+
+def test_a_report_loses_who_and_how_the_patient_is_by_its_concept_names(tmp_path: Path) -> None:
+    run(tmp_path, save(tmp_path / "in", report_on(*subject())), Options(dates=Dates.KEEP))
+    (made,) = exported(tmp_path / "out")
+    assert [one.ConceptNameCodeSequence[0].CodeValue for one in made.ContentSequence] == ["121071"]
+    run(tmp_path, tmp_path / "in", Options(dates=Dates.KEEP, retain_patient_characteristics=True), out="more")
+    (made,) = exported(tmp_path / "more")
+    assert [one.ConceptNameCodeSequence[0].CodeValue for one in made.ContentSequence] == ["121033", "121032", "X7", "121071"]
+
+
+def test_a_report_whose_items_are_counted_keeps_their_number(tmp_path: Path) -> None:
+    by_place = item(RelationshipType="INFERRED FROM", ReferencedContentItemIdentifier=[1, 5])
+    run(tmp_path, save(tmp_path / "in", report_on(*subject(), by_place)))
+    (made,) = exported(tmp_path / "out")
+    assert [one.get("TextValue") for one in made.ContentSequence[:4]] == ["REMOVED"] * 4
+    assert not [one for one in every_element(made) if one.keyword in ("NumericValue", "Date")]
+    assert list(made.ContentSequence[5].ReferencedContentItemIdentifier) == [1, 5]
+
+
+def test_words_beside_a_public_designator_are_cleaned_unless_they_are_its_own(tmp_path: Path) -> None:
+    source = telling()
+    source.AnatomicRegionSequence = concept("T-D1100", "Head", "SRT")
+    source.ProcedureCodeSequence = concept("P5-08000", "CT for Mustermann Erika", "SRT")
+    report = run(tmp_path, save(tmp_path / "in", source))
+    assert report.written == 1
+    (made,) = exported(tmp_path / "out")
+    assert made.ProcedureCodeSequence[0].CodeMeaning == "CT for REMOVED REMOVED"
+    source = telling("Head^Erika")
+    source.AnatomicRegionSequence = concept("T-D1100", "Head", "SRT")
+    run(tmp_path, save(tmp_path / "other", source), out="other")
+    assert exported(tmp_path / "other")[0].AnatomicRegionSequence[0].CodeMeaning == "Head"
+
+
+def test_what_is_deflated_is_inflated_to_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = telling()
+    source.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    folder = save(tmp_path / "in", source)
+    run(tmp_path, folder)
+    assert exported(tmp_path / "out")[0].file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    monkeypatch.setattr("pacs_node.workbench.deidentify.cleaning.scrubbed", lambda text, traces: text)
+    report = run(tmp_path, folder, out="again")
+    assert report.written == 0 and "still stood" in report.left_out[0].reason
+
+
+def test_what_an_earlier_de_identification_said_is_added_to(tmp_path: Path) -> None:
+    source = ct_slice(0)
+    source.DeidentificationMethod = "by the trial's centre"
+    source.DeidentificationMethodCodeSequence = [*concept("113100", "Basic Application Confidentiality Profile"), *concept("113103", "Clean Graphics Option")]
+    run(tmp_path, save(tmp_path / "in", source))
+    (made,) = exported(tmp_path / "out")
+    assert [one.CodeValue for one in made.DeidentificationMethodCodeSequence] == ["113103", "113100"]
+    assert list(made.DeidentificationMethod) == ["by the trial's centre", "Basic Application Confidentiality Profile"]
 
 
 # --- what belongs together ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
     iods.py         SOP class ─► how badly an attribute is needed: what may be removed, emptied, or has to be replaced
     pseudonyms.py   UID ─► UID, patient ─► pseudonym, the same in every run: a file of its own, kept apart from what is exported
     traces.py       the values that identify, as they stand in a source; where they still stand in what was made of it
+    codes.py        whether a code's words are a public scheme's; which concepts say something of the patient
     words.py        text ─► what of it says nothing about anybody
     cleaning.py     dataset ─► de-identified dataset
     pixels.py       burnt-in text: what is refused, what is blanked

@@ -11,10 +11,11 @@ from dicomanonymizer.simpledicomanonymizer import replace_element
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from pacs_node.dicom.header import identity, text_of
 from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_node.workbench.deidentify.codes import is_public, of_patient, say_removed
 from pacs_node.workbench.deidentify.iods import needed
 from pacs_node.workbench.deidentify.options import LONGITUDINAL, Options, codes_of
 from pacs_node.workbench.deidentify.profile import Action, action_for
@@ -24,7 +25,6 @@ from pacs_node.workbench.deidentify.words import REMOVED, harmless, scrubbed
 
 _TEXT = ("SH", "LO", "ST", "LT", "UC", "UT")
 _LONGEST = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "PN": 64}  # characters
-_PUBLIC = frozenset({"DCM", "SCT", "SRT", "SNM3", "UCUM", "LN", "RADLEX", "FMA", "UMLS", "NCIt", "MDC"})  # coding schemes whose words name nobody
 _CODED = frozenset({"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"})
 _DUMMY_DATE, _DUMMY_TIME = "19000101", "000000"
 
@@ -41,7 +41,8 @@ class Cleaner:
         """De-identify an object in place; ``pixels``: burnt-in text was blanked. Raises what `dicom.header.DAMAGED` lists where a value cannot be read."""
         study_uid = text_of(dataset, "StudyInstanceUID")
         pseudonym = self.pseudonyms.patient(identity(dataset), study_uid)
-        _Walk(self, text_of(dataset, "SOPClassUID"), self.pseudonyms.shift(pseudonym)).walk(dataset, ())
+        counted = any(element.keyword == "ReferencedContentItemIdentifier" for element, _ in elements_of(dataset))
+        _Walk(self, text_of(dataset, "SOPClassUID"), self.pseudonyms.shift(pseudonym), counted).walk(dataset, ())
         dataset.PatientID = dataset.PatientName = pseudonym
         for keyword in ("PatientBirthDate", "PatientSex"):  # Type 2 in every object of a patient (PS3.3 C.7.1.1)
             if keyword not in dataset:
@@ -53,13 +54,10 @@ class Cleaner:
     def _mark(self, dataset: Dataset, *, pixels: bool) -> None:
         codes = codes_of(self.options, pixels=pixels, structured="ContentSequence" in dataset)
         dataset.PatientIdentityRemoved = "YES"
-        dataset.DeidentificationMethod = [meaning[:64] for _, meaning in codes]
-        items = []
-        for value, meaning in codes:
-            item = Dataset()
-            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-            items.append(item)
-        dataset.DeidentificationMethodCodeSequence = Sequence(items)
+        earlier = [item for item in dataset.get("DeidentificationMethodCodeSequence") or () if text_of(item, "CodeValue") not in dict(codes)]
+        said = [text for text in text_of(dataset, "DeidentificationMethod").split("\\") if text]
+        dataset.DeidentificationMethod = list(dict.fromkeys([*said, *(meaning[:64] for _, meaning in codes)]))
+        dataset.DeidentificationMethodCodeSequence = Sequence([*earlier, *(_code(*one) for one in codes)])
         dataset.LongitudinalTemporalInformationModified = LONGITUDINAL[self.options.dates]
         if pixels:
             dataset.BurnedInAnnotation = "NO"
@@ -67,11 +65,12 @@ class Cleaner:
 
 @dataclass
 class _Walk:
-    """One object: its IOD and by how much its dates are moved."""
+    """One object: its IOD, by how much its dates are moved, and whether its content items are referred to by their places (PS3.3 C.17.3.2.5)."""
 
     cleaner: Cleaner
     sop_class_uid: str
     shift: timedelta
+    counted: bool
 
     def walk(self, dataset: Dataset, path: tuple[str, ...]) -> None:
         for tag in sorted(dataset.keys()):
@@ -93,8 +92,7 @@ class _Walk:
         elif action is Action.SHIFT:
             _each(element, lambda text: moved(text, element.VR, self.shift))
         elif element.VR == "SQ":
-            for item in element.value:
-                self.walk(item, (*path, element.keyword))
+            self._into(element, path)
         elif action is Action.CLEAN:
             wanted = path != () or element.keyword == "TextValue" or needed(self.sop_class_uid, (element.keyword,)) != "3"
             return self._clean_text(element, stays=wanted)
@@ -105,6 +103,16 @@ class _Walk:
             element.value = None  # e.g. a Series Number that is the accession number
             return needed(self.sop_class_uid, (*path, element.keyword)) != "3"
         return True
+
+    def _into(self, element: DataElement, path: tuple[str, ...]) -> None:
+        """Go into the items of a sequence; those that say of the patient what was not asked for go (in a tree that counts its items: their content)."""
+        for item in list(element.value):
+            if not of_patient(item, self.cleaner.options):
+                self.walk(item, (*path, element.keyword))
+            elif self.counted:
+                say_removed(item)
+            else:
+                element.value.remove(item)
 
     def _replace(self, element: DataElement) -> bool:
         """Put a dummy value; False where there is none for the kind of value."""
@@ -134,20 +142,20 @@ class _Walk:
         return True
 
 
+def _code(value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    return item
+
+
 def public_words(dataset: Dataset) -> str:
     """Return the words of the public codes that a dataset holds."""
-    return "\n".join(
-        text_of(item, "CodeMeaning")
-        for element, _ in elements_of(dataset)
-        if element.VR == "SQ"
-        for item in element.value
-        if text_of(item, "CodingSchemeDesignator") in _PUBLIC
-    )
+    return "\n".join(text_of(item, "CodeMeaning") for element, _ in elements_of(dataset) if element.VR == "SQ" for item in element.value if is_public(item))
 
 
 def _is_public_code(element: DataElement, dataset: Dataset) -> bool:
-    """Tell whether an element is part of a code of a public scheme: its words are the scheme's."""
-    return element.keyword in _CODED and text_of(dataset, "CodingSchemeDesignator") in _PUBLIC
+    """Tell whether an element is part of a code whose words are those of a public scheme."""
+    return element.keyword in _CODED and is_public(dataset)
 
 
 def _values(element: DataElement) -> list[object]:
@@ -185,7 +193,8 @@ def _meta(dataset: Dataset) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    syntax = dataset.file_meta.TransferSyntaxUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == DeflatedExplicitVRLittleEndian else syntax  # nothing could be found in deflated bytes
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return meta
