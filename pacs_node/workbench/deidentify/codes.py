@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import cast
 
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts  # the codes of the context groups of PS3.16; the public interface looks them up by keyword only
@@ -26,7 +27,7 @@ _IN_WORDS = re.compile(r"(patient|subject)('s)? (age|sex|gender|weight|height|si
 
 @lru_cache(maxsize=1)
 def _meanings() -> dict[str, frozenset[str]]:
-    tables: dict[str, dict[str, dict[str, tuple[str, list[int]]]]] = concepts
+    tables = cast("dict[str, dict[str, dict[str, tuple[str, list[int]]]]]", concepts)
     return {scheme: frozenset(meaning.casefold() for codes in known.values() for meaning, _ in codes.values()) for scheme, known in tables.items()}
 
 
