@@ -23,7 +23,10 @@ _PIXEL_GROUP = 0x7FE0
 
 
 def read_images(files: Iterable[Path]) -> tuple[list[StoredImage], list[str]]:
-    """Read the objects in ``files``, in the order of their places in space or else of their numbers; returns also why some are left out, a sentence each."""
+    """Read the objects in ``files``, series by series in the order of their places in space or else of their numbers.
+
+    Returns also why some are left out, a sentence each.
+    """
     images, left_out = [], []
     for path in files:
         try:
@@ -81,8 +84,8 @@ def _turn_words(header: Dataset) -> None:
             element.value = np.frombuffer(element.value, f"u{_WORDS[element.VR]}").byteswap().tobytes()
 
 
-def _place(image: StoredImage) -> tuple[float, float, str]:
-    """Sort by the distance along the normal, then by Instance Number."""
+def _place(image: StoredImage) -> tuple[str, float, float, str]:
+    """Sort by series, then by the distance along the normal, then by Instance Number."""
     header = image.header
     try:
         row, column = np.array(header.ImageOrientationPatient, dtype=float).reshape(2, 3)
@@ -93,4 +96,4 @@ def _place(image: StoredImage) -> tuple[float, float, str]:
         number = float(header.get("InstanceNumber") or 0)
     except (TypeError, ValueError):
         number = 0.0
-    return along, number, text_of(header, "SOPInstanceUID")
+    return text_of(header, "SeriesInstanceUID"), along, number, text_of(header, "SOPInstanceUID")

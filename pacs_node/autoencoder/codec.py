@@ -21,16 +21,26 @@ from numpy.typing import NDArray
 from pacs_node.autoencoder import codec_jpegls, codec_slab
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
 
-__all__ = ["LARGEST_NEAR", "VERSION", "StreamError", "decode", "encode", "encode_and_decode", "jpegls_size", "method_of"]
+__all__ = ["LARGEST_NEAR", "MOST_BYTES", "VERSION", "Claim", "StreamError", "claim_of", "decode", "encode", "encode_and_decode", "jpegls_size", "method_of"]
 
 VERSION = 1
 LARGEST_NEAR = 8
 _MAGIC = b"PNS"
 _SLAB = 1 << 24  # pixels
 _TYPES = ("u1", "i1", "<u2", "<i2", "<u4", "<i4")
-_MOST_PIXELS = 1 << 34  # that a stream may claim
+_MOST_OF_A_FRAME = 1 << 26  # pixels
+MOST_BYTES = 1 << 31
+"""Bytes of the values that one stream may hold."""
 
 Stack = NDArray[np.int32]  # (frames, planes, rows, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a stream says of itself: how many values it holds, and by how much they may be off."""
+
+    values: int
+    near: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,19 @@ class _Head:
     type: int
     shape: tuple[int, int, int, int]  # frames, planes, rows, columns
     least: int
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        return np.dtype(_TYPES[self.type])
+
+    @property
+    def values(self) -> int:
+        frames, planes, rows, columns = self.shape
+        return frames * max(1, planes) * rows * columns
+
+    def fits(self) -> bool:
+        """Tell whether a reader takes so many values."""
+        return self.values > 0 and self.shape[2] * self.shape[3] <= _MOST_OF_A_FRAME and self.values * self.dtype.itemsize <= MOST_BYTES
 
     def write(self, writer: Writer) -> None:
         writer.raw(_MAGIC + bytes((VERSION, self.method, self.near, self.type)))
@@ -88,7 +111,10 @@ def _prepared(values: NDArray[np.integer], near: int) -> tuple[_Head, Stack]:
     stack = (values.astype(np.int64) - least).astype(np.int32).reshape(frames, rows, columns, -1).transpose(0, 3, 1, 2)
     kind = [np.dtype(name) for name in _TYPES].index(values.dtype.newbyteorder("<"))
     planes = stack.shape[1] if values.ndim == 4 else 0  # 0: no axis of planes
-    return _Head(0, near, kind, (frames, planes, rows, columns), least), np.ascontiguousarray(stack)
+    head = _Head(0, near, kind, (frames, planes, rows, columns), least)
+    if not head.fits():
+        raise ValueError(f"{frames} frames of {planes or 1} × {rows} × {columns} values are more than one stream may hold")
+    return head, np.ascontiguousarray(stack)
 
 
 def _sealed(method: int, head: _Head, stack: Stack) -> bytes | None:
@@ -109,10 +135,22 @@ def decode(stream: bytes) -> NDArray[np.integer]:
     try:
         stack = _METHODS[head.method].decode(reader, (frames, max(1, planes), rows, columns), head.near)
         reader.end()
+        values = _values(stack, head)
     except (ValueError, IndexError, OverflowError, MemoryError) as error:
         raise error if isinstance(error, StreamError) else StreamError(f"it is damaged ({error})") from error
-    values = (stack + head.least).astype(_TYPES[head.type]).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(values if planes else values[..., 0])
+    return values if planes else values[..., 0]
+
+
+def _values(stack: Stack, head: _Head) -> NDArray[np.integer]:
+    """Return (frames, rows, columns, planes) of the type that was encoded; raises `StreamError` for values that it cannot hold."""
+    limits, lowest, highest = np.iinfo(head.dtype), head.least + int(stack.min()), head.least + int(stack.max())
+    if not limits.min <= lowest <= highest <= limits.max:
+        raise StreamError(f"its values, {lowest} to {highest}, are none of its type {head.dtype}")
+    frames, planes, rows, columns = stack.shape
+    values = np.empty((frames, rows, columns, planes), head.dtype)
+    for found, frame in zip(values, stack, strict=True):
+        found[...] = (frame.astype(np.int64) + head.least).transpose(1, 2, 0)
+    return values
 
 
 def _opened(stream: bytes) -> tuple[_Head, Reader]:
@@ -129,14 +167,21 @@ def _opened(stream: bytes) -> tuple[_Head, Reader]:
     frames, planes, rows, columns = (reader.number() for _ in range(4))
     if method >= len(_METHODS) or near > LARGEST_NEAR or kind >= len(_TYPES):
         raise StreamError(f"it asks for method {method}, error {near}, type {kind}, which this reader does not know")
-    if not 0 < frames * rows * columns * max(1, planes) <= _MOST_PIXELS:
-        raise StreamError(f"it claims {frames} × {rows} × {columns} × {planes} values")
-    return _Head(method, near, kind, (frames, planes, rows, columns), reader.signed()), reader
+    head = _Head(method, near, kind, (frames, planes, rows, columns), reader.signed())
+    if not head.fits():
+        raise StreamError(f"it claims {frames} × {rows} × {columns} × {planes} values, more than a stream may hold")
+    return head, reader
 
 
 def jpegls_size(values: NDArray[np.integer], near: int) -> int | None:
     """Return how many bytes the JPEG-LS codestreams of all frames take with NEAR = ``near``, None where its encoder cannot."""
     return codec_jpegls.whole_size(_prepared(values, near)[1], near)
+
+
+def claim_of(stream: bytes) -> Claim:
+    """Return what a stream says of itself, without decoding it; raises `StreamError` as `decode` does."""
+    head = _opened(stream)[0]
+    return Claim(head.values, head.near)
 
 
 def method_of(stream: bytes) -> str:

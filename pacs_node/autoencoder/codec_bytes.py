@@ -93,7 +93,12 @@ class Reader:
             raise StreamError("a compressed part is damaged, or larger than any that is written")
         return some
 
+    @property
+    def left(self) -> int:
+        """Bytes that were not taken yet."""
+        return len(self._content) - self._at
+
     def end(self) -> None:
         """Raise `StreamError` where bytes are left."""
-        if self._at != len(self._content):
+        if self.left:
             raise StreamError("it holds more than it should")

@@ -18,6 +18,8 @@ BY_PLANE, BY_LINE = 0, 1
 """How the planes of a colour picture are coded: one after the other, or together line by line."""
 
 _EOI = b"\xff\xd9"
+_MOST_ROWS, _MOST_PLANES = 0xFFFF, 0xFF  # that SOF55 can say; rows or columns
+_LEAST_BYTES = 3  # that a picture takes in a stream
 
 
 def encode(stack: NDArray[np.int32], near: int, interleave: int) -> bytes | None:
@@ -26,6 +28,8 @@ def encode(stack: NDArray[np.int32], near: int, interleave: int) -> bytes | None
     Its encoder has no room for the smallest pictures, and for some noise.
     """
     writer = Writer()
+    if not _can_say(stack.shape):
+        return None
     for picture in _pictures(stack, interleave):
         bits = max(2, int(picture.max()).bit_length())
         loss = min(near, (2**bits - 1) // 2)
@@ -49,6 +53,10 @@ def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interlea
     """Decode what `encode` made of a stack of ``shape``; raises `StreamError`."""
     frames, planes, rows, columns = shape
     together = planes if interleave == BY_LINE else 1
+    if not _can_say(shape):
+        raise StreamError(f"JPEG-LS has no pictures of {rows} rows, {columns} columns, {planes} planes")
+    if reader.left < frames * planes // together * _LEAST_BYTES:
+        raise StreamError("it is cut short")
     pictures = np.empty((frames * planes // together, together, rows, columns), np.int32)
     for index in range(len(pictures)):
         bits = reader.number()
@@ -63,6 +71,11 @@ def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interlea
             raise StreamError(f"a JPEG-LS picture is damaged ({error})") from error
         pictures[index] = values.transpose(2, 0, 1)
     return pictures.reshape(shape)
+
+
+def _can_say(shape: tuple[int, ...]) -> bool:
+    _, planes, rows, columns = shape
+    return max(rows, columns) <= _MOST_ROWS and planes <= _MOST_PLANES
 
 
 def whole_size(stack: NDArray[np.int32], near: int) -> int | None:

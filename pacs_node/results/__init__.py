@@ -14,10 +14,10 @@ from pacs_node.results.builders import BUILDERS, PLANNED, build, possible_kinds
 from pacs_node.results.check import check, check_all
 from pacs_node.results.decoded import Origin, filed_with, rebuilt
 from pacs_node.results.files import save
-from pacs_node.results.latents import Representation, pack
+from pacs_node.results.latents import pack
 from pacs_node.results.raw import open_raw
 from pacs_node.results.references import Reference
-from pacs_node.results.request import BuildRequest
+from pacs_node.results.request import BuildRequest, Representation
 from pacs_node.results.stand_in import STAND_INS, header_of, redirected, refers_to, sources_as_stored, stand_ins
 from pacs_node.results.validator import dciodvfy
 

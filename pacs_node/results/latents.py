@@ -10,6 +10,7 @@ It holds whose images they are, and the images: it is patient data like the orig
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,23 +25,15 @@ from pydicom.filewriter import write_dataset
 
 from pacs_node.autoencoder import codec
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
-from pacs_node.autoencoder.embedding import Embedding
-from pacs_node.dicom.header import DAMAGED, identity, text_of
+from pacs_node.dicom.header import DAMAGED, identity, number_of, text_of
 from pacs_node.errors import InputError
 from pacs_node.records import StoredImage
+from pacs_node.results.lossiness import add_lossiness, is_lossy
 
 FORMAT_VERSION = 1
 _MAGIC = b"PNREP"
+_TOGETHER = 1 << 24  # bytes of headers that are compressed together
 _HASH = hashlib.sha256().digest_size
-
-
-@dataclass(frozen=True, slots=True)
-class Representation:
-    """What a Raw Data object carries: packed objects, by how many stored values a pixel may be off, and the embeddings where a model saw them."""
-
-    content: bytes
-    near: int
-    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +48,13 @@ class Unpacked:
 
 
 def pack(images: Sequence[StoredImage], near: int, model_uid: str = "") -> bytes:
-    """Encode objects of one patient and study, at most ``near`` off in every pixel; every stream was decoded and compared.
+    """Encode objects of one patient and study, at most ``near`` off in every pixel; every stream was decoded and compared, every header read again.
 
     Raises `InputError` where that cannot be done.
     """
     _refuse_strangers(images)
     writer, stacks = Writer(), _stacks(images)
+    headers = [_header_bytes(_with_loss(image.header)) for image in images]
     writer.part(model_uid.encode())
     writer.number(near)
     writer.number(len(stacks))
@@ -71,17 +65,37 @@ def pack(images: Sequence[StoredImage], near: int, model_uid: str = "") -> bytes
         for member in members:
             places[member] = number, first
             first += len(images[member].values)
-    headers = Writer()
     writer.number(len(images))
     for index, image in enumerate(images):
         for value in (*places[index], len(image.values)):
             writer.number(value)
         writer.part(image.photometric.encode())
-        headers.part(_header_bytes(image.header))
-    writer.deflated(headers.content())
-    content = writer.content()
+    content = writer.content() + _packed_headers(headers, images)
     sealed = _MAGIC + bytes((FORMAT_VERSION,)) + len(content).to_bytes(8, "little") + content
     return sealed + hashlib.sha256(sealed).digest()
+
+
+def _packed_headers(headers: Sequence[bytes], images: Sequence[StoredImage]) -> bytes:
+    """Return headers deflated, some megabytes together, after they were opened again as a reader does."""
+    writer, some = Writer(), Writer()
+    size = 0
+    for header in headers:
+        if size and size + len(header) > _TOGETHER:
+            writer.deflated(some.content())
+            some, size = Writer(), 0
+        some.part(header)
+        size += len(header)
+    writer.deflated(some.content())
+    try:
+        reader = Reader(writer.content())
+        found = _read_headers(reader, len(headers))
+        reader.end()
+        promised = sum(map(_promised, found))
+    except DAMAGED as error:
+        raise InputError(f"the headers cannot be read again ({error}): leave out what is odd or very large in them") from error
+    if sum(image.values.size for image in images) > promised:
+        raise InputError("there are more pixels than the headers say: Rows, Columns, Number of Frames or Samples per Pixel are wrong")
+    return writer.content()
 
 
 def _refuse_strangers(images: Sequence[StoredImage]) -> None:
@@ -92,11 +106,14 @@ def _refuse_strangers(images: Sequence[StoredImage]) -> None:
 
 
 def _stacks(images: Sequence[StoredImage]) -> list[list[int]]:
-    """Group objects whose frames fit on each other, in their order."""
-    groups: dict[tuple[object, ...], list[int]] = {}
+    """Group objects of one series whose frames fit on each other, in their order; none grows beyond what a stream may hold."""
+    groups: dict[tuple[object, ...], list[list[int]]] = {}
     for index, image in enumerate(images):
-        groups.setdefault((image.values.dtype.str, image.values.shape[1:]), []).append(index)
-    return list(groups.values())
+        alike = groups.setdefault((text_of(image.header, "SeriesInstanceUID"), image.values.dtype.str, image.values.shape[1:]), [[]])
+        if sum(images[member].values.nbytes for member in alike[-1]) + image.values.nbytes > codec.MOST_BYTES and alike[-1]:
+            alike.append([])
+        alike[-1].append(index)
+    return [members for alike in groups.values() for members in alike]
 
 
 def _add_stack(writer: Writer, images: Sequence[StoredImage], near: int) -> None:
@@ -112,6 +129,15 @@ def _digest(values: NDArray[np.integer]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
 
 
+def _with_loss(header: Dataset) -> Dataset:
+    """Return a header that says by itself what its encoding said of loss: the file meta information is not kept."""
+    if not is_lossy(header):
+        return header
+    said = copy.deepcopy(header)
+    add_lossiness(said, [header])
+    return said
+
+
 def _header_bytes(header: Dataset) -> bytes:
     buffer = BytesIO()
     file = DicomIO(buffer)
@@ -124,21 +150,54 @@ def _header_bytes(header: Dataset) -> bytes:
 
 
 def unpack(content: bytes) -> Unpacked:
-    """Decode a representation; raises `StreamError` where it is damaged, cut short, or of a version that this reader does not know."""
+    """Decode a representation; raises `StreamError` where it is damaged, cut short, or of a version that this reader does not know.
+
+    No stream is decoded before the headers: they bound what streams may claim.
+    """
     reader = Reader(_opened(content))
     try:
         model, near = reader.part().decode("ascii"), reader.number()
-        stacks = [_stack(reader) for _ in range(reader.number())]
+        streams = [(reader.part(), reader.raw(_HASH)) for _ in range(reader.number())]
         places = [([reader.number() for _ in range(3)], reader.part().decode("ascii")) for _ in range(reader.number())]
-        headers = Reader(reader.deflated())
-        images = [_image(stacks, place, meaning, headers.part()) for place, meaning in places]
+        headers = _read_headers(reader, len(places))
         reader.end()
-        headers.end()
+        _refuse_claims([stream for stream, _ in streams], headers, near)
+        stacks = [_stack(stream, digest) for stream, digest in streams]
+        images = [_image(stacks, place, meaning, header) for (place, meaning), header in zip(places, headers, strict=True)]
     except (*DAMAGED, IndexError) as error:
         raise error if isinstance(error, StreamError) else StreamError(f"it is damaged ({error})") from error
-    before = sum(values.nbytes for values, _, _ in stacks)
-    methods = tuple(stacks[place[0]][1] for place, _ in places)
-    return Unpacked(tuple(images), near, model, methods, before / max(1, sum(size for _, _, size in stacks)))
+    before = sum(values.nbytes for values in stacks)
+    methods = tuple(codec.method_of(streams[place[0]][0]) for place, _ in places)
+    return Unpacked(tuple(images), near, model, methods, before / max(1, sum(len(stream) for stream, _ in streams)))
+
+
+def _read_headers(reader: Reader, count: int) -> list[Dataset]:
+    """Read the headers of so many objects, from as many compressed parts as they take."""
+    headers: list[Dataset] = []
+    while len(headers) < count:
+        some = Reader(reader.deflated())
+        before = len(headers)
+        while some.left:
+            headers.append(read_dataset(BytesIO(some.part()), is_implicit_VR=False, is_little_endian=True))
+        if len(headers) == before:
+            raise StreamError("headers are missing")
+    if len(headers) > count:
+        raise StreamError("it holds more headers than objects")
+    return headers
+
+
+def _promised(header: Dataset) -> int:
+    """Return how many values a header says that its object has."""
+    rows, columns, frames, planes = (number_of(header, keyword) for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"))
+    return max(0, rows or 0) * max(0, columns or 0) * max(1, frames or 1) * max(1, planes or 1)
+
+
+def _refuse_claims(streams: Sequence[bytes], headers: Sequence[Dataset], near: int) -> None:
+    claims = [codec.claim_of(stream) for stream in streams]
+    if sum(claim.values for claim in claims) > sum(map(_promised, headers)):
+        raise StreamError("its streams claim more pixels than its headers say")
+    if wrong := [claim.near for claim in claims if claim.near != near]:
+        raise StreamError(f"it says that pixels are at most {near} off, and holds a stream of {wrong[0]}")
 
 
 def _opened(content: bytes) -> bytes:
@@ -153,17 +212,16 @@ def _opened(content: bytes) -> bytes:
     return content[start:end]
 
 
-def _stack(reader: Reader) -> tuple[NDArray[np.integer], str, int]:
-    stream, digest = reader.part(), reader.raw(_HASH)
+def _stack(stream: bytes, digest: bytes) -> NDArray[np.integer]:
     values = codec.decode(stream)
     if _digest(values) != digest:
         raise StreamError("the pixels are not those that were encoded")
-    return values, codec.method_of(stream), len(stream)
+    return values
 
 
-def _image(stacks: Sequence[tuple[NDArray[np.integer], str, int]], place: Sequence[int], meaning: str, header: bytes) -> StoredImage:
+def _image(stacks: Sequence[NDArray[np.integer]], place: Sequence[int], meaning: str, header: Dataset) -> StoredImage:
     number, first, count = place
-    values = stacks[number][0][first : first + count]
+    values = stacks[number][first : first + count]
     if len(values) != count or not count:
         raise StreamError("it names frames that it does not hold")
-    return StoredImage(read_dataset(BytesIO(header), is_implicit_VR=False, is_little_endian=True), values, meaning)
+    return StoredImage(header, values, meaning)

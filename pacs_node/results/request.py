@@ -7,11 +7,20 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from pacs_node.autoencoder.embedding import Embedding
 from pacs_node.config import Equipment
 from pacs_node.errors import ResultRejected
 from pacs_node.records import Algorithm, Finding, Notice, Run, Sources
-from pacs_node.results.latents import Representation
 from pacs_node.results.regions import Region
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """What a Raw Data object carries: packed objects, by how many stored values a pixel may be off, and the embeddings where a model saw them."""
+
+    content: bytes
+    near: int
+    embedding: Embedding | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pacs_node.autoencoder import codec
 from pacs_node.autoencoder.codec import StreamError, decode, encode, jpegls_size, method_of
+from pacs_node.autoencoder.codec_bytes import Writer
 from pacs_node.autoencoder.codec_grid import Grid, spread, steps
 
 Values = NDArray[np.integer]
@@ -39,6 +40,8 @@ STACKS: dict[str, Values] = {
     "8 bits": smooth(2, 33, 47, level=150).clip(0, 255).astype(np.uint8),
     "signed bytes": smooth(2, 20, 20, level=90).clip(-128, 127).astype(np.int8),
     "values in 32 bits": smooth(2, 24, 24).astype(np.int32) - 70000,
+    "the highest of 32 bits": (smooth(2, 24, 24).clip(-100, 600) + 2.0**32 - 1000).astype(np.uint32),
+    "the lowest of 32 bits": (smooth(2, 24, 24).clip(-100, 600) - 2.0**31 + 200).astype(np.int32),
     "big-endian values": (smooth(2, 24, 24) - 5).astype(">i2"),
     "colour": np.stack([smooth(2, 40, 44, level=level).clip(0, 255).astype(np.uint8) for level in (200, 190, 60)], -1),
     "four planes": noise(1, 9, 8, 4, high=200, dtype="u1"),
@@ -181,25 +184,98 @@ def test_a_newer_version_and_an_unknown_method_are_refused_with_what_to_do() -> 
         decode(resealed(stream[:4] + b"\t" + stream[5:]))
 
 
+def headed(stream: bytes, **changed: int) -> bytes:
+    """Return a stream with other fields in its head: method, near, type, frames, planes, rows, columns, least."""
+    head, reader = codec._opened(stream)
+    sizes = dict(zip(("frames", "planes", "rows", "columns"), head.shape, strict=True))
+    fields = {"method": head.method, "near": head.near, "type": head.type, **sizes, "least": head.least} | changed
+    method, near, kind, *shape, least = fields.values()
+    writer = Writer()
+    codec._Head(method, near, kind, tuple(shape), least).write(writer)
+    return resealed(writer.content() + reader.raw(reader.left) + b"\0\0\0\0")
+
+
 def test_a_size_beyond_all_bounds_is_refused_before_memory_is_taken() -> None:
     stream = encode(STACKS["one pixel"], 0)
     with pytest.raises(StreamError, match="claims"):
         decode(resealed(stream[:7] + b"\xff\xff\xff\xff\x7f" + stream[8:]))
+    for beyond in ({"rows": 8193, "columns": 8192}, {"frames": 2**30 + 1}, {"frames": 2**18, "rows": 2**13, "columns": 2**13}, {"rows": 0}):
+        with pytest.raises(StreamError, match="claims"):
+            decode(headed(stream, **beyond))
 
 
+def test_a_short_stream_that_claims_much_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = codec._sealed(0, *codec._prepared(STACKS["one slice"], 0)) or b""
+    monkeypatch.setattr(np, "empty", lambda *shape, **options: pytest.fail("memory was taken"))
+    with pytest.raises(StreamError, match="cut short"):
+        decode(headed(stream, frames=2**18, rows=2**5, columns=2**5))
+
+
+def test_a_stack_that_no_reader_takes_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="more than one stream may hold"):
+        encode(STACKS["one slice"], 0)
+
+
+@pytest.mark.parametrize("least", [-1, 65530])
+def test_values_beyond_their_type_are_refused(least: int) -> None:
+    stream = encode(np.arange(100, dtype=np.uint16).reshape(1, 10, 10), 0)
+    with pytest.raises(StreamError, match="none of its type uint16"):
+        decode(headed(stream, least=least))
+
+
+def test_more_rows_than_jpeg_ls_has_are_one_error() -> None:
+    stream = codec._sealed(0, *codec._prepared(STACKS["one slice"], 0)) or b""
+    with pytest.raises(StreamError, match="JPEG-LS has no pictures of 70000 rows"):
+        decode(headed(stream, rows=70000))
+    assert codec._sealed(0, *codec._prepared(np.zeros((1, 1, 66000), np.int16), 0)) is None
+
+
+def test_a_stream_says_what_it_holds_without_being_decoded() -> None:
+    stream = encode(STACKS["colour"], 3)
+    assert codec.claim_of(stream) == codec.Claim(STACKS["colour"].size, 3)
+    with pytest.raises(StreamError, match="no stream"):
+        codec.claim_of(b"")
+
+
+ODD = (0, 1, 2, 3, 255, 256, 8192, 65535, 65536, 2**26, 2**31, 2**40)
+
+
+@pytest.mark.parametrize("field", ["method", "near", "type", "frames", "planes", "rows", "columns", "least"])
+@pytest.mark.parametrize("name, method", [("signed CT", 0), ("signed CT", 2), ("colour", 0), ("colour", 1), ("colour", 2)])
+def test_a_wrong_field_in_the_head_under_a_right_checksum_is_one_error_or_keeps_to_the_head(name: str, method: int, field: str) -> None:
+    stream, outcomes = codec._sealed(method, *codec._prepared(STACKS[name], 0)) or b"", []
+    for value in ODD:
+        if field not in ("method", "near", "type") or value < 256:
+            damaged = headed(stream, **{field: value})
+            outcomes.append(_decoded(damaged))
+    assert "refused" in outcomes
+
+
+def _decoded(stream: bytes) -> str:
+    """Decode a damaged stream: all that is allowed is one kind of error, or values of the size and type that the head says."""
+    try:
+        found = decode(stream)
+    except StreamError:
+        return "refused"
+    head = codec._opened(stream)[0]
+    assert found.size == head.values and found.dtype == head.dtype
+    return "decoded"
+
+
+@pytest.mark.parametrize("near", [0, 2])
 @pytest.mark.parametrize("method", [0, 2])
-def test_damage_under_a_right_checksum_ends_in_one_error_or_in_other_pixels(method: int) -> None:
-    head, stack = codec._prepared(STACKS["signed CT"], 0)
-    stream, random, refused = codec._sealed(method, head, stack) or b"", np.random.default_rng(8), 0
+def test_damage_under_a_right_checksum_ends_in_one_error_or_in_values_of_the_promised_size(method: int, near: int) -> None:
+    head, stack = codec._prepared(STACKS["signed CT"], near)
+    stream, random = codec._sealed(method, head, stack) or b"", np.random.default_rng(8)
+    outcomes = []
     for _ in range(60):
         damaged = bytearray(stream)
-        for at in random.integers(15, min(len(stream) - 4, 900), 3):
+        for at in random.integers(4, min(len(stream) - 4, 900), 3):
             damaged[at] = random.integers(256)
-        try:
-            decode(resealed(bytes(damaged)))
-        except StreamError:
-            refused += 1
-    assert refused
+        outcomes.append(_decoded(resealed(bytes(damaged))))
+    beside = [_decoded(resealed(stream[:at] + bytes((stream[at] ^ 1,)) + stream[at + 1 :])) for at in range(4, 60)]
+    assert outcomes.count("refused") > 30 and beside.count("refused") > 20, "most damage is seen, not only by the checksum"
 
 
 # --- the layout ----------------------------------------------------------------------------------------------------------------

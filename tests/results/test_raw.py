@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
+from pacs_node.autoencoder import codec, codec_bytes
+from pacs_node.autoencoder.codec_bytes import StreamError
 from pacs_node.autoencoder.embedding import embed
 from pacs_node.config import Equipment
 from pacs_node.dicom.header import made_by, read_object
 from pacs_node.dicom.uids import node_device_uid
 from pacs_node.errors import InputError, ResultRejected
 from pacs_node.records import StoredImage
-from pacs_node.results import BuildRequest, Origin, Representation, build, check_all, dciodvfy, pack, rebuilt, save
+from pacs_node.results import BuildRequest, Origin, Representation, build, check_all, dciodvfy, latents, pack, rebuilt, save
 from pacs_node.results.files import encode
 from pacs_node.results.latents import unpack
 from pacs_node.results.raw import CREATOR, FORMAT_UID, GROUP, open_raw, read_raw
@@ -246,6 +248,79 @@ def test_two_patients_never_share_an_object() -> None:
         pack([*images(2), *images(1, PatientID="P-2")], 0)
     with pytest.raises(InputError, match="no image"):
         pack([], 0)
+
+
+def test_a_source_whose_encoding_lost_something_is_lossy_although_its_header_does_not_say_so() -> None:
+    [silent] = images(1)
+    silent.header.file_meta = FileMetaDataset()
+    silent.header.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    exact = reread(rebuilt(unpack(pack([silent], 0)).images[0], origin()))
+    assert (exact.LossyImageCompression, exact.LossyImageCompressionMethod) == ("01", "ISO_10918_1")
+    assert "LossyImageCompression" not in silent.header, "what was given is left as it is"
+
+
+def heavy(count: int, size: int) -> list[StoredImage]:
+    some = images(count)
+    for image in some:
+        image.header.private_block(0x0009, "SCANNER", create=True).add_new(0x01, "OB", bytes(size))
+    return some
+
+
+def test_headers_beyond_what_one_compressed_part_may_hold_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_bytes, "_MOST_INFLATED", 100_000)
+    monkeypatch.setattr(latents, "_TOGETHER", 80_000)
+    back = unpack(pack(heavy(6, 30_000), 0)).images
+    assert [str(one.header.SOPInstanceUID) for one in back] == [str(one.header.SOPInstanceUID) for one in images(6)]
+    assert {len(one.header.private_block(0x0009, "SCANNER")[0x01].value) for one in back} == {30_000}
+
+
+def test_a_header_that_no_reader_takes_is_refused_when_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_bytes, "_MOST_INFLATED", 100_000)
+    with pytest.raises(InputError, match="headers cannot be read again"):
+        pack(heavy(2, 100_001), 0)
+
+
+@pytest.mark.slow
+def test_three_headers_of_fifty_megabytes_come_back() -> None:
+    assert len(unpack(pack(heavy(3, 50_000_000), 0)).images) == 3
+
+
+def test_headers_that_promise_fewer_pixels_than_there_are_are_refused() -> None:
+    some = images()
+    some[2].header.Rows = 3
+    with pytest.raises(InputError, match="more pixels than the headers say"):
+        pack(some, 0)
+
+
+def resealed(content: bytes) -> bytes:
+    return content[:-32] + hashlib.sha256(content[:-32]).digest()
+
+
+def test_streams_of_another_error_than_the_representation_says_are_refused() -> None:
+    content = pack(images(), 8)
+    at = 14 + 1  # behind the head and an empty model
+    assert content[at] == 8
+    with pytest.raises(StreamError, match="at most 0 off, and holds a stream of 8"):
+        unpack(resealed(content[:at] + b"\0" + content[at + 1 :]))
+
+
+def test_streams_that_claim_more_than_the_headers_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "_promised", lambda header: 48 * 56)
+    content = pack(images(), 0)
+    monkeypatch.setattr(latents, "_promised", lambda header: 48 * 55)
+    monkeypatch.setattr(codec, "decode", lambda stream: pytest.fail("it was decoded"))
+    with pytest.raises(StreamError, match="claim more pixels than its headers say"):
+        unpack(content)
+
+
+def test_series_of_the_same_size_have_streams_of_their_own_and_none_grows_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = images(5)
+    some[1].header.SeriesInstanceUID = some[3].header.SeriesInstanceUID = "1.2.3"
+    assert latents._stacks(some) == [[0, 2, 4], [1, 3]]
+    monkeypatch.setattr(codec, "MOST_BYTES", 2 * some[0].values.nbytes)
+    assert latents._stacks(some) == [[0, 2], [4], [1, 3]]
+    back = unpack(pack(some, 0)).images
+    assert all(np.array_equal(one.values, other.values) for one, other in zip(back, some, strict=True))
 
 
 def test_the_headers_take_little_room() -> None:

@@ -81,6 +81,15 @@ def test_slices_are_put_in_the_order_of_their_places(ct: Path) -> None:
     assert places == sorted(places) and not left_out
 
 
+def test_series_that_lie_in_the_same_places_are_not_mixed(ct: Path) -> None:
+    for index in (1, 3):
+        image = dcmread(ct / f"{index}.dcm")
+        image.SeriesInstanceUID = "1.2.3"
+        image.save_as(ct / f"{index}.dcm")
+    series = [str(image.header.SeriesInstanceUID) for image in read_images(sorted(ct.iterdir()))[0]]
+    assert series == sorted(series) and set(series) > {"1.2.3"}
+
+
 def test_what_has_no_pixels_is_left_out_and_named(ct: Path, tmp_path: Path) -> None:
     report, floats = (dcmread(ct / f"{index}.dcm") for index in (0, 1))
     del report.PixelData
