@@ -187,7 +187,7 @@ def test_the_shipped_bundles_load_and_are_small(name: str) -> None:
     loaded = bundles.load(shipped("models") / name)
     assert loaded.calibration is not None
     assert loaded.calibration.studies >= 100
-    assert (loaded.folder / "weights.safetensors").stat().st_size < 2_000_000
+    assert (loaded.folder / "weights.safetensors").stat().st_size < 10_000_000
     assert "research use" in (loaded.folder / "CARD.md").read_text().lower()
 
 

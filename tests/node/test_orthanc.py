@@ -35,11 +35,12 @@ rules:
 """
 
 SR, SC, PM = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7.4", "1.2.840.10008.5.1.4.1.1.30"
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 
 OTHERS = {
-    "MR": (PhantomSpec(modality="MR", lesion="ellipsoid", slices=8, rows=128, seed=78), [PM, SC, SR]),
-    "PT": (PhantomSpec(modality="PT", lesion="ellipsoid", slices=12, rows=64, seed=79), [PM, SC, SR]),
-    "US": (PhantomSpec(modality="US", lesion="ellipsoid", slices=2, rows=128, seed=80), [SC, SR]),  # no place in the patient, no map
+    "MR": (PhantomSpec(modality="MR", lesion="ellipsoid", slices=8, rows=128, seed=78), [PM, SC, SEG, SR]),
+    "PT": (PhantomSpec(modality="PT", lesion="ellipsoid", slices=24, rows=128, seed=79), [PM, SC, SEG, SR]),
+    "US": (PhantomSpec(modality="US", lesion="ellipsoid", slices=4, seed=80), [SC, SEG, SR]),  # no place in the patient, no map
 }
 
 
@@ -79,11 +80,11 @@ def test_orthanc_forwards_a_study_and_gets_the_results_into_the_same_study(
     files = write_study(PhantomSpec(modality="CT", region="head", lesion="ellipsoid", seed=77), tmp_path / "study")
     study = _hand_in(orthanc, tool("storescu"), tmp_path / "study")
     wait_until(lambda: _stored(orthanc, study), "Orthanc could forward the study to the node")
-    _assert_results_in_study(orthanc, study, len(files), [PM, SC, SR])
+    _assert_results_in_study(orthanc, study, len(files), [PM, SC, SEG, SR])
     assert len(orthanc.ask("/studies")) == 1
     assert len(orthanc.ask("/patients")) == 1
     wait_until(lambda: all(row["state"] == "delivered" for row in _deliveries(node)), "all is marked delivered")
-    assert len(_deliveries(node)) == 3
+    assert len(_deliveries(node)) == 4
 
 
 @pytest.mark.peers
