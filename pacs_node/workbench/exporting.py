@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from io import BytesIO
 from operator import or_
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from pydicom import dcmwrite
@@ -44,9 +46,10 @@ from pacs_node.workbench.deidentify.options import Dates, Options
 from pacs_node.workbench.deidentify.pixels import Refused, clean_pixels
 from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
 from pacs_node.workbench.deidentify.traces import Traces, traces_of
-from pacs_node.workbench.studies import rows_named, studies_below
+from pacs_node.workbench.studies import ACCESSION, other_meanings, rows_named, studies_below
 from pacs_node.workbench.tables import open_store
 
+_PARTIAL = "it is still being received: what is here so far is exported"
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."  # structured reports and key object selections
 
 
@@ -104,9 +107,9 @@ class _Source:
 
 def export(settings: Settings, wanted: Wanted, options: Options, said: Callable[[str, float], None] = lambda what, fraction: None) -> Exported:
     """Export; ``said`` hears of each study and the fraction that is over. Raises `InputError` where nothing can be done at all."""
-    _refuse_a_map_among_the_exported(wanted)
+    _refuse_places(settings, wanted)
     exported = Exported()
-    sources = [*_of_node(settings, wanted), *_of_folders(wanted.folders)]
+    sources = [*_of_node(settings, wanted, exported), *_of_folders(wanted.folders, exported)]
     try:
         wanted.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -114,37 +117,51 @@ def export(settings: Settings, wanted: Wanted, options: Options, said: Callable[
     with Pseudonyms(wanted.map) as pseudonyms:
         for done, source in enumerate(sources):
             said(f"exporting {source.name}", done / len(sources))
-            before = exported.written
-            _Study(source, wanted.out, options, pseudonyms, exported).export()
-            pseudonyms.save()
-            exported.studies += exported.written > before
-            if source.number is not None:
-                _note_in_audit(settings, source.number, exported.written - before, options)
+            with _audited(settings, source, options, exported):
+                _Study(source, wanted.out, options, pseudonyms, exported).export()
     said("exporting", 1.0)
     return exported
 
 
-def _refuse_a_map_among_the_exported(wanted: Wanted) -> None:
-    out = wanted.out.resolve()
-    if out in (wanted.map.resolve(), *wanted.map.resolve().parents):
+def _refuse_places(settings: Settings, wanted: Wanted) -> None:
+    """Raise `InputError` where what is exported would lie among originals, or the map among what is exported."""
+    if _within(wanted.map, wanted.out):
         raise InputError(f"the map {wanted.map} leads back to patients and must not lie in the exported folder {wanted.out}: name another file with --map")
+    for folder in (*wanted.folders, settings.node.data):
+        if _within(wanted.out, folder) or _within(folder, wanted.out):
+            raise InputError(f"{wanted.out} and {folder}, which holds originals, must not lie in each other: name another folder with --out")
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 # --- sources -----------------------------------------------------------------------------------------------------------------
 
 
-def _of_folders(folders: tuple[Path, ...]) -> Iterator[_Source]:
+def _of_folders(folders: tuple[Path, ...], exported: Exported) -> Iterator[_Source]:
     for folder in folders:
-        for study in studies_below(folder):
+        for study in studies_below(folder, lambda file, reason: exported.left_out.append(LeftOut(str(file), reason))):
             yield _Source(f"study {study.study_uid} in {folder}", study.files)
 
 
-def _of_node(settings: Settings, wanted: Wanted) -> list[_Source]:
+def _of_node(settings: Settings, wanted: Wanted, exported: Exported) -> list[_Source]:
     if not wanted.studies:
         return []
     with open_store(settings) as store, store.read() as session:
         rows = {row.id: row for name in wanted.studies for row in rows_named(session, name)}
+        exported.warnings |= dict.fromkeys(one for name in wanted.studies for one in _ambiguous(session, name))
+        exported.warnings |= dict.fromkeys(f"study {row.id}: {_PARTIAL}" for row in rows.values() if row.state is StudyState.RECEIVING)
         return [_source(settings, session, row, results=wanted.results) for row in rows.values()]
+
+
+def _ambiguous(session: Session, name: str) -> Iterator[str]:
+    """Give the warnings about a name that may mean several studies."""
+    rows = rows_named(session, name)
+    if len(rows) > 1:
+        yield f"{len(rows)} studies have the accession number {name}: {', '.join(str(row.id) for row in rows)}"
+    for other in other_meanings(session, name):
+        yield f"{name} is the number of study {rows[0].id}, and the accession number of study {other}, which `{ACCESSION}{name}` names"
 
 
 def _source(settings: Settings, session: Session, row: StudyRow, *, results: bool) -> _Source:
@@ -175,10 +192,23 @@ def _objects_of(job: JobRow) -> list[ObjectRow]:
     return [one for one in last if one.variant not in rejected and one.removed_at is None]
 
 
-def _note_in_audit(settings: Settings, number: int, written: int, options: Options) -> None:
-    detail = {"objects": written, "options": sorted(name for name, value in asdict(options).items() if value)}
-    with open_store(settings) as store, store.write() as session:
-        audit(session, operator(), "exported", f"study {number}", detail, now())
+@contextmanager
+def _audited(settings: Settings, source: _Source, options: Options, exported: Exported) -> Iterator[None]:
+    """Count a study; of one of the node, note in the audit table that it is exported, before anything leaves, and what has left, also after a failure."""
+    used = sorted(name for name, value in asdict(options).items() if value and name != "dates")
+    before, detail = exported.written, {"dates": options.dates.value, "options": used}
+    _note_in_audit(settings, source, "export begun", detail)
+    try:
+        yield
+    finally:
+        exported.studies += exported.written > before
+        _note_in_audit(settings, source, "exported", {"objects": exported.written - before, **detail})
+
+
+def _note_in_audit(settings: Settings, source: _Source, what: str, detail: dict[str, Any]) -> None:
+    if source.number is not None:
+        with open_store(settings) as store, store.write() as session:
+            audit(session, operator(), what, f"study {source.number}", detail, now())
 
 
 # --- one study -----------------------------------------------------------------------------------------------------------------
@@ -200,14 +230,26 @@ class _Study:
             return
         readable = list(self._readable())
         traces = reduce(or_, (traces_of(header, self.options) for _, header in readable), Traces())
+        self._note_in_map(readable, traces)
         for file, header in readable:
-            self._warn(header)
             try:
-                self._export(file, traces)
+                self._warn(header)
+                made, data = self._made(file, traces)
+                self._write(self._place(made), data)
+                self.exported.written += 1
+                self.exported.pseudonyms[str(made.PatientID)] = None
             except (Refused, UnreadableObject) as refusal:
                 self._leave_out(file, str(refusal))
             except DAMAGED as error:
                 self._leave_out(file, f"it cannot be taken apart and put together again ({type(error).__name__}: {error})")
+
+    def _note_in_map(self, readable: list[tuple[Path, Dataset]], traces: Traces) -> None:
+        """Write down what stands for what before anything is written that only the map leads back from."""
+        for _, header in readable:
+            self.pseudonyms.patient(identity(header), text_of(header, "StudyInstanceUID"))
+        for uid in traces.uids:
+            self.pseudonyms.uid(uid)
+        self.pseudonyms.save()
 
     def _readable(self) -> Iterator[tuple[Path, Dataset]]:
         for file in self.source.files:
@@ -232,7 +274,8 @@ class _Study:
     def _say(self, warning: str) -> None:
         self.exported.warnings[f"{self.source.name}: {warning}"] = None
 
-    def _export(self, file: Path, traces: Traces) -> None:
+    def _made(self, file: Path, traces: Traces) -> tuple[Dataset, bytes]:
+        """Return what is made of an object, and its bytes."""
         dataset = read_object(file)
         _refuse_kind(dataset)
         if self.source.patients and tuple(identity_key(identity(dataset))) not in self.source.patients:
@@ -245,25 +288,39 @@ class _Study:
             dataset.RecognizableVisualFeatures = "YES"
         encoded = BytesIO()
         dcmwrite(encoded, dataset, enforce_file_format=True)
-        if own.left_in(encoded.getvalue(), public_words(dataset)):
-            raise Refused("a value that identifies still stood in what was made of it")
-        self._write(self._place(dataset), encoded.getvalue())
-        self.exported.written += 1
-        self.exported.pseudonyms[str(dataset.PatientID)] = None
+        left = own.left_in(encoded.getvalue(), public_words(dataset))
+        if left:
+            raise Refused(f"a value that identifies (of {left}) still stood in what was made of it")
+        self.pseudonyms.save()
+        return dataset, encoded.getvalue()
 
     def _write(self, path: Path, data: bytes) -> None:
-        """Write a file as a whole or not at all; one of this run is not replaced by another object that has the same UID."""
-        if path in self.exported.places and path.read_bytes() != data:
-            raise Refused("another object with the same SOP Instance UID and other content was exported already")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(data)
-        os.replace(part, path)
+        """Write a file as a whole or not at all; none is replaced by another object or by the same one otherwise de-identified."""
+        try:
+            if path.exists() and path.read_bytes() != data:
+                here = (
+                    "in this run" if path in self.exported.places else "earlier, from another state of it or with other options: name another folder with --out"
+                )
+                raise Refused(f"another object with the same SOP Instance UID and other content was exported {here}")
+            _write_whole(path, data)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}): the export ends here, and can be begun again into the same folder") from error
         self.exported.places.add(path)
 
     def _place(self, dataset: Dataset) -> Path:
         study, series, sop = (hashlib.sha256(str(dataset[name].value).encode()).hexdigest()[:16] for name in _LEVELS)
         return self.out / str(dataset.PatientID) / study / series / f"{sop}.dcm"
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all, whoever else writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.stem}.{token_hex(4)}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 _LEVELS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")

@@ -20,7 +20,7 @@ from pacs_node.database import embeddings
 from pacs_node.database.states import StudyState
 from pacs_node.database.tables import EmbeddingRow, StudyRow
 from pacs_node.errors import InputError
-from pacs_node.workbench.studies import rows_named
+from pacs_node.workbench.studies import row_named
 from pacs_node.workbench.tables import open_store
 
 
@@ -44,7 +44,7 @@ def similar(settings: Settings, name: str, limit: int) -> list[Neighbours]:
     Raises `InputError` where there is no such study, or why it cannot be compared.
     """
     with open_store(settings) as store, store.read() as session:
-        study = rows_named(session, name)[-1]
+        study = row_named(session, name)
         if study.state is StudyState.HELD:
             raise InputError(f"study {study.id} is held: whose it is, is not certain; free it first with `pacs-node release {study.id}`")
         mine = embeddings.of_study(session, study.id)

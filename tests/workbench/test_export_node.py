@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -56,11 +57,55 @@ def test_an_unknown_study_is_named(town: Town) -> None:
         from_node(town, "1.2.3")
 
 
-def test_an_export_is_audited_without_saying_who(town: Town) -> None:
-    from_node(town, "1", options=Options(dates=Dates.SHIFT))
+def test_an_export_is_audited_before_and_afterwards_without_saying_who(town: Town) -> None:
+    from_node(town, "1", options=Options(retain_uids=True, dates=Dates.SHIFT))
     with town.house.store.read() as session:
-        row = session.scalars(select(AuditRow).where(AuditRow.action == "exported")).one()
-    assert (row.subject, row.detail) == ("study 1", {"objects": 4, "options": ["dates"]})
+        begun, done = session.scalars(select(AuditRow).where(AuditRow.action.like("export%")).order_by(AuditRow.id))
+    assert (begun.action, begun.subject, begun.detail) == ("export begun", "study 1", {"dates": "shift", "options": ["retain_uids"]})
+    assert (done.action, done.subject, done.detail) == ("exported", "study 1", {"objects": 4, "dates": "shift", "options": ["retain_uids"]})
+
+
+def test_an_export_that_breaks_off_is_audited(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, to: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pacs_node.workbench.exporting.os.replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        from_node(town, "1")
+    with town.house.store.read() as session:
+        assert [(row.action, row.detail.get("objects")) for row in session.scalars(select(AuditRow).where(AuditRow.action.like("export%")))] == [
+            ("export begun", None),
+            ("exported", 0),
+        ]
+
+
+def test_a_number_names_the_study_of_that_number_and_no_accession_number(town: Town) -> None:
+    with town.house.store.write() as session:
+        session.get_one(StudyRow, 1).accession = "2"
+    town.send(ct_study(3, study="B", patient="P2"))
+    town.settle()
+    report = from_node(town, "2")
+    assert (report.studies, report.written) == (1, 3)
+    assert [warning for warning in report.warnings if "accession number" in warning] == [
+        "2 is the number of study 2, and the accession number of study 1, which `accession:2` names"
+    ]
+    assert from_node(town, "accession:2").written == 4
+
+
+def test_several_studies_of_one_accession_number_are_told_of(town: Town) -> None:
+    town.send(ct_study(3, study="B", patient="P2", AccessionNumber="ACCA"))
+    town.settle()
+    report = from_node(town, "ACCA")
+    assert report.studies == 2
+    assert "2 studies have the accession number ACCA: 1, 2" in report.warnings
+
+
+def test_a_study_that_is_still_being_received_is_told_of(town: Town) -> None:
+    town.send(ct_study(3, study="B", patient="P2"))
+    town.gather()
+    report = from_node(town, "ACCB")
+    assert report.written == 3
+    assert "study 2: it is still being received: what is here so far is exported" in report.warnings
 
 
 def test_a_held_study_is_not_exported(town: Town) -> None:

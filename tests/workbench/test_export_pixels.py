@@ -17,6 +17,8 @@ from pydicom.uid import (
     RawDataStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
+    VLPhotographicImageStorage,
+    VLWholeSlideMicroscopyImageStorage,
 )
 
 from pacs_node.phantoms import PhantomSpec, make_study
@@ -44,6 +46,10 @@ def secondary_capture(**changes: object) -> Dataset:
         pytest.param(lambda: secondary_capture(), "secondary capture", id="secondary capture"),
         pytest.param(lambda: ct_slice(0, BurnedInAnnotation="YES"), "burnt-in text", id="CT that says so"),
         pytest.param(lambda: ct_slice(0, ImageType=["DERIVED", "SECONDARY", "SCREEN SAVE"]), "screen", id="picture of a screen"),
+        pytest.param(lambda: ct_slice(0, SOPClassUID=VLPhotographicImageStorage, Modality="XC"), "photograph", id="photograph"),
+        pytest.param(lambda: slide("LABEL", BurnedInAnnotation="NO"), "label", id="label of a slide"),
+        pytest.param(lambda: slide("OVERVIEW"), "overview of a slide", id="overview of a slide"),
+        pytest.param(lambda: ct_slice(0, ConversionType="DF"), "Conversion Type", id="digitised film"),
     ],
 )
 def test_what_may_show_text_is_refused_with_the_remedy(tmp_path: Path, source: Callable[[], Dataset], why: str) -> None:
@@ -51,6 +57,22 @@ def test_what_may_show_text_is_refused_with_the_remedy(tmp_path: Path, source: C
     assert report.written == 0
     assert why in report.left_out[0].reason and "--clean-region" in report.left_out[0].reason
     assert not exported(tmp_path / "out")
+
+
+def slide(kind: str, **changes: object) -> Dataset:
+    return ct_slice(0, SOPClassUID=VLWholeSlideMicroscopyImageStorage, Modality="SM", ImageType=["ORIGINAL", "PRIMARY", kind, "NONE"], **changes)
+
+
+def test_a_slide_itself_is_exported(tmp_path: Path) -> None:
+    assert run(tmp_path, save(tmp_path / "in", slide("VOLUME"))).written == 1
+
+
+def test_a_photograph_may_show_a_face(tmp_path: Path) -> None:
+    source = ct_slice(0, SOPClassUID=VLPhotographicImageStorage, Modality="XC", BurnedInAnnotation="NO", BodyPartExamined="")
+    source.StudyDescription = source.SeriesDescription = ""
+    report = run(tmp_path, save(tmp_path / "in", source), Options(trust_stated=True))
+    assert report.written == 1
+    assert any("face" in warning for warning in report.warnings)
 
 
 def _without(dataset: Dataset) -> Dataset:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -12,7 +14,9 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from pacs_node.errors import InputError
 from pacs_node.workbench.deidentify.options import Dates, Options
+from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
 from pacs_node.workbench.deidentify.traces import Traces
 from pacs_node.workbench.deidentify.words import harmless
 from tests.journey.support import ct_slice
@@ -170,7 +174,7 @@ def test_words_beside_a_public_designator_are_cleaned_unless_they_are_its_own(tm
     assert made.ProcedureCodeSequence[0].CodeMeaning == "CT for REMOVED REMOVED"
     source = telling("Head^Erika")
     source.AnatomicRegionSequence = concept("T-D1100", "Head", "SRT")
-    run(tmp_path, save(tmp_path / "other", source), out="other")
+    run(tmp_path, save(tmp_path / "head", source), out="other")
     assert exported(tmp_path / "other")[0].AnatomicRegionSequence[0].CodeMeaning == "Head"
 
 
@@ -356,6 +360,41 @@ def test_uids_of_kinds_and_of_coding_schemes_stay(tmp_path: Path) -> None:
     assert made.ReferencedImageSequence[0].ReferencedSOPInstanceUID != "1.2.3.4.2"
 
 
+def test_names_without_blanks_and_dates_that_begin_with_the_day_are_found_in_kept_texts(tmp_path: Path) -> None:
+    source = telling("Yamada^Tarou=山田^太郎", "ISO_IR 192")
+    source.Manufacturer, source.SoftwareVersions = "made for 山田太郎様", ["of 3.2.1961", "of 03.02.1961", "of 03/02/61", "7.1"]
+    report = run(tmp_path, save(tmp_path / "in", source))
+    assert report.written == 1
+    (made,) = exported(tmp_path / "out")
+    assert made.Manufacturer == "made for REMOVEDREMOVED様"
+    assert list(made.SoftwareVersions) == ["of REMOVED", "of REMOVED", "of REMOVED", "7.1"]
+
+
+def test_a_name_in_other_letters_that_would_stay_is_found_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = telling("Yamada^Tarou=山田^太郎", "ISO_IR 192")
+    source.Manufacturer = "made for 山田様"
+    monkeypatch.setattr("pacs_node.workbench.deidentify.cleaning.scrubbed", lambda text, traces: text.replace("Mustermann", ""))
+    source.ManufacturerModelName = "1"
+    report = run(tmp_path, save(tmp_path / "in", source), ALL)
+    assert report.written == 0 and "PatientName" in report.left_out[0].reason
+
+
+def test_a_placeholder_of_a_birth_date_refuses_nothing(tmp_path: Path) -> None:
+    source = report_on(*subject())
+    source.ContentDate, source.PatientBirthDate = "20260102", "19000101"
+    report = run(tmp_path, save(tmp_path / "in", source))
+    assert (report.written, report.left_out) == (1, [])
+    (made,) = exported(tmp_path / "out")
+    assert (made.ContentDate, made.PatientBirthDate) == ("19000101", "")
+
+
+def test_a_newborn_imaged_on_the_day_of_birth_is_exported_with_dates(tmp_path: Path) -> None:
+    report = run(tmp_path, save(tmp_path / "in", ct_slice(0, PatientBirthDate="20260102")), Options(dates=Dates.KEEP))
+    assert (report.written, report.left_out) == (1, [])
+    (made,) = exported(tmp_path / "out")
+    assert (made.StudyDate, made.PatientBirthDate) == ("20260102", "")
+
+
 def test_a_patient_called_long_loses_the_word_in_the_descriptions(tmp_path: Path) -> None:
     source = telling("Long^Axial")
     source.SeriesDescription = "long axial head"
@@ -363,9 +402,87 @@ def test_a_patient_called_long_loses_the_word_in_the_descriptions(tmp_path: Path
     assert exported(tmp_path / "out")[0].SeriesDescription == "head"
 
 
-@pytest.mark.parametrize(("region", "warned", "marked"), [("HEAD", True, "YES"), ("CHEST", False, None), ("", True, None)])
-def test_heads_are_warned_of(tmp_path: Path, region: str, warned: bool, marked: str | None) -> None:
-    source = ct_slice(0, BodyPartExamined=region, StudyDescription="", SeriesDescription="")
+@pytest.mark.parametrize(
+    ("region", "description", "warned", "marked"),
+    [
+        ("HEAD", "", True, "YES"),
+        ("CHEST", "", False, None),
+        ("", "", True, None),
+        ("", "MRT", True, None),
+        ("", "t1_mprage_sag", True, "YES"),
+        ("", "sella", True, "YES"),
+        ("", "LWS sag", False, None),
+        ("CHEST", "head and chest", True, "YES"),
+    ],
+)
+def test_heads_are_warned_of(tmp_path: Path, region: str, description: str, warned: bool, marked: str | None) -> None:
+    source = ct_slice(0, BodyPartExamined=region, StudyDescription="", SeriesDescription=description)
     report = run(tmp_path, save(tmp_path / "in", source))
     assert any("face" in warning for warning in report.warnings) is warned
     assert exported(tmp_path / "out")[0].get("RecognizableVisualFeatures") == marked
+
+
+# --- where it goes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "out"), [("in", "in"), ("in", "in/out"), ("in/deep", "in"), ("in", "data/out")])
+def test_originals_and_what_is_exported_do_not_lie_in_each_other(tmp_path: Path, source: str, out: str) -> None:
+    folder = save(tmp_path / source, ct_slice(0))
+    with pytest.raises(InputError, match="must not lie in each other"):
+        run(tmp_path, folder, out=out)
+    assert [file.name for file in (tmp_path / "in").rglob("*") if file.is_file()] == ["0.dcm"]
+
+
+def test_an_object_that_was_exported_otherwise_is_not_replaced(tmp_path: Path) -> None:
+    folder = save(tmp_path / "in", ct_slice(0))
+    run(tmp_path, folder)
+    assert run(tmp_path, folder).left_out == []
+    before = exported(tmp_path / "out")
+    report = run(tmp_path, folder, Options(dates=Dates.KEEP))
+    assert report.written == 0 and "another folder with --out" in report.left_out[0].reason
+    assert exported(tmp_path / "out") == before
+
+
+def test_one_damaged_object_does_not_end_the_export(tmp_path: Path) -> None:
+    damaged = ct_slice(0)
+    damaged.AnatomicRegionSequence = concept("T-D1100", "Head", "SRT")
+    folder = save(tmp_path / "in", damaged, ct_slice(1))
+    data = (folder / "0.dcm").read_bytes()
+    place = data.index(b"\x08\x00\x18\x22SQ") + 8
+    (folder / "0.dcm").write_bytes(data[:place] + b"\x07\x00\x00\x00" + data[place + 4 :])
+    report = run(tmp_path, folder)
+    assert report.written >= 1
+    assert all(one.reason for one in report.left_out) and report.written + len(report.left_out) == 2
+
+
+def test_a_dicom_file_that_is_cut_off_is_named_and_other_files_are_not(tmp_path: Path) -> None:
+    folder = save(tmp_path / "in", ct_slice(0), ct_slice(1))
+    (folder / "1.dcm").write_bytes((folder / "1.dcm").read_bytes()[:300])
+    (folder / "readme.txt").write_text("no DICOM")
+    report = run(tmp_path, folder)
+    assert [Path(one.source).name for one in report.left_out] == ["1.dcm"]
+    assert report.written == 1
+
+
+def test_a_folder_that_cannot_be_written_ends_the_export_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, to: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pacs_node.workbench.exporting.os.replace", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        run(tmp_path, save(tmp_path / "in", ct_slice(0), ct_slice(1)))
+    assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == []
+    with sqlite3.connect(tmp_path / "map.db") as database:  # what left, or was about to, can be found back
+        assert database.execute("SELECT new FROM uids WHERE old = ?", [ct_slice(0).SOPInstanceUID]).fetchone()
+
+
+def test_a_map_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    folder = save(tmp_path / "in", ct_slice(0))
+    with pytest.raises(InputError, match="is no file"):
+        run(tmp_path, folder, map_file=".")
+    with Pseudonyms(tmp_path / "map.db") as opened:
+        opened._database.execute("PRAGMA query_only = 1")
+        opened.uid("1.2.3")
+        with pytest.raises(InputError, match="cannot be written"):
+            opened.save()
+        opened._database.execute("PRAGMA query_only = 0")

@@ -83,6 +83,13 @@ def test_a_run_again_replaces_the_embedding(town: Town) -> None:
     assert sorted((row.study_id, row.slices) for row in rows(town)) == [(1, 6), (2, 4), (3, 4)]
 
 
+def test_a_name_of_several_studies_is_not_answered_for_one_of_them(town: Town) -> None:
+    town.send(ct_study(4, study="D", patient="P4", AccessionNumber="ACCA"))
+    town.settle()
+    with pytest.raises(InputError, match="name one by its number, 1, 4"):
+        similar(town.settings, "ACCA", 10)
+
+
 def test_retention_forgets_the_embedding_with_the_files_and_says_so(town: Town) -> None:
     town.wait(days=30)
     retire(town.house, town.clock)

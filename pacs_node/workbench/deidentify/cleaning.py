@@ -20,13 +20,13 @@ from pacs_node.workbench.deidentify.iods import needed
 from pacs_node.workbench.deidentify.options import LONGITUDINAL, Options, codes_of
 from pacs_node.workbench.deidentify.profile import Action, action_for
 from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
-from pacs_node.workbench.deidentify.traces import Traces, elements_of
+from pacs_node.workbench.deidentify.traces import DUMMY_DATE, Traces, elements_of
 from pacs_node.workbench.deidentify.words import REMOVED, harmless, scrubbed
 
 _TEXT = ("SH", "LO", "ST", "LT", "UC", "UT")
 _LONGEST = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "PN": 64}  # characters
 _CODED = frozenset({"CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"})
-_DUMMY_DATE, _DUMMY_TIME = "19000101", "000000"
+_DUMMY_TIME = "000000"
 
 
 @dataclass
@@ -124,7 +124,7 @@ class _Walk:
         elif element.VR == "UI":
             _each(element, self.cleaner.pseudonyms.uid)
         elif element.VR in ("DA", "DT", "TM"):
-            element.value = {"DA": _DUMMY_DATE, "DT": _DUMMY_DATE + _DUMMY_TIME, "TM": _DUMMY_TIME}[element.VR]
+            element.value = {"DA": DUMMY_DATE, "DT": DUMMY_DATE + _DUMMY_TIME, "TM": _DUMMY_TIME}[element.VR]
         else:
             try:
                 replace_element(element)

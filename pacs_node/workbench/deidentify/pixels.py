@@ -12,6 +12,8 @@ from pacs_node.workbench.deidentify.options import Options, Region
 
 _US = ("1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.6.2")
 _SC = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds, 7.1 to 7.4
+_VL = "1.2.840.10008.5.1.4.1.1.77.1."  # photographs and other images in visible light
+_WHOLE_SLIDE = f"{_VL}6"
 _SCREENS = {"SCREEN SAVE", "SCREENSAVE", "SCREEN_SAVE", "SCREENSHOT"}
 
 
@@ -25,13 +27,33 @@ def may_hold_text(dataset: Dataset, options: Options) -> str:
         return ""
     stated = text_of(dataset, "BurnedInAnnotation").upper()
     uid = text_of(dataset, "SOPClassUID")
-    kind = "ultrasound" if uid in _US or text_of(dataset, "Modality") == "US" else "a secondary capture" if uid == _SC or uid.startswith(f"{_SC}.") else ""
     if stated == "YES":
         return "its pixels hold burnt-in text, as it says (Burned In Annotation)"
-    if _SCREENS & {value.strip().upper() for value in text_of(dataset, "ImageType").split("\\")}:
+    types = _types(dataset)
+    if _SCREENS & types:
         return "it is a picture of a screen (Image Type)"
+    if uid == _WHOLE_SLIDE and "LABEL" in types:
+        return "it is a picture of a slide's label (Image Type)"
+    kind = _kind(dataset, uid, types)
     if kind and not (options.trust_stated and stated == "NO"):
         return f"it is {kind}, whose pixels may hold text{', although it says that they do not' if stated == 'NO' else ''}"
+    return ""
+
+
+def _types(dataset: Dataset) -> set[str]:
+    return {value.strip().upper() for value in text_of(dataset, "ImageType").split("\\")}
+
+
+def _kind(dataset: Dataset, uid: str, types: set[str]) -> str:
+    """Return what an object is of the kinds that often have text in their pixels, "" where it is none of them."""
+    if uid in _US or text_of(dataset, "Modality") == "US":
+        return "ultrasound"
+    if uid == _SC or uid.startswith(f"{_SC}."):
+        return "a secondary capture"
+    if uid.startswith(_VL) and (uid != _WHOLE_SLIDE or types & {"OVERVIEW", "THUMBNAIL"}):
+        return "a photograph or an overview of a slide"
+    if text_of(dataset, "ConversionType"):
+        return "converted from something else (Conversion Type)"
     return ""
 
 

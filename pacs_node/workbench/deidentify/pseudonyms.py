@@ -38,8 +38,10 @@ class Pseudonyms:
     def __init__(self, path: Path) -> None:
         self.path = path
         _make_or_check(path)
-        self._new: dict[str, str] = {}
-        self._patients: dict[str, str] = {}
+        self._uids: dict[str, str] = {}
+        self._unsaved: list[str] = []  # old ones that are not written down yet
+        self._known: set[str] = set()  # pseudonyms that were given out here
+        self._patients: dict[str, str] = {}  # those that are not written down yet
         try:
             self._database = sqlite3.connect(path, timeout=60)
             self._database.executescript(_TABLES)
@@ -59,23 +61,35 @@ class Pseudonyms:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.save()
-        self._database.close()
+        try:
+            if error is None:
+                self.save()
+        finally:
+            self._database.close()
 
     def save(self) -> None:
-        """Write down what was given out since the last time."""
-        with self._database as database:
-            database.executemany("INSERT OR IGNORE INTO uids VALUES (?, ?)", self._new.items())
-            database.executemany("INSERT OR IGNORE INTO patients VALUES (?, ?)", self._patients.items())
-        self._new, self._patients = {}, {}
+        """Write down what was given out since the last time; raises `InputError` where that cannot be done."""
+        if not self._unsaved and not self._patients:
+            return
+        new = [(old, self._uids[old]) for old in self._unsaved]
+        try:
+            with self._database as database:
+                database.executemany("INSERT OR IGNORE INTO uids VALUES (?, ?)", new)
+                database.executemany("INSERT OR IGNORE INTO patients VALUES (?, ?)", self._patients.items())
+        except sqlite3.Error as error:
+            raise InputError(
+                f"the map of pseudonyms {self.path} cannot be written ({error}): try again when nobody else uses it and the disk has room"
+            ) from error
+        self._unsaved, self._patients = [], {}
 
     def uid(self, old: str) -> str:
         """Return the UID that stands for another one; those of the standard stand for themselves."""
         if not old or old.startswith(_WELL_KNOWN):
             return old
-        if old not in self._new:
-            self._new[old] = f"2.25.{uuid.UUID(bytes=self._hash('uid', old)[:16], version=5).int}"
-        return self._new[old]
+        if old not in self._uids:
+            self._uids[old] = f"2.25.{uuid.UUID(bytes=self._hash('uid', old)[:16], version=5).int}"
+            self._unsaved.append(old)
+        return self._uids[old]
 
     def patient(self, identity: PatientIdentity, study_uid: str) -> str:
         """Return a patient's pseudonym: of Patient ID and issuer, else of name and birth date, else of the study alone."""
@@ -86,7 +100,9 @@ class Pseudonyms:
         else:
             facts = ("study", study_uid, "")
         pseudonym = "P" + self._hash("patient", *facts).hex()[:12].upper()
-        self._patients[pseudonym] = "\x1f".join(facts)
+        if pseudonym not in self._known:
+            self._known.add(pseudonym)
+            self._patients[pseudonym] = "\x1f".join(facts)
         return pseudonym
 
     def shift(self, pseudonym: str) -> timedelta:
@@ -103,6 +119,8 @@ def _make_or_check(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
+        if not path.is_file():
+            raise InputError(f"the map of pseudonyms {path} is no file: name one with --map") from None
         if too_open(path):
             problem = f"the map of pseudonyms {path} may be read by others: it leads back to patients; `chmod 600` it, and ask who has read it"
             raise InputError(problem) from None

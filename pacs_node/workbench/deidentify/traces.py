@@ -24,6 +24,7 @@ from pacs_node.workbench.deidentify.profile import DESCRIPTORS, DEVICE, INSTITUT
 _SHORTEST = 3  # characters of a value that is looked for in texts
 _SHORTEST_IN_BYTES = 6  # characters of a value that is looked for in everything, pixels included
 _LEAST_IDEOGRAPHS = 2
+DUMMY_DATE = "19000101"  # stands for dates that have to be there; and means nothing where a source has it
 _NAMES = re.compile(r"[\^=\s,.;\\/()-]+")
 _TEXT = ("AE", "LO", "SH", "ST", "LT", "UC", "UT", "UR")
 _NEUTRAL = frozenset({"ANON", "ANONYMISED", "ANONYMIZED", "ANONYMOUS", "DEIDENTIFIED", "NONE", "REMOVED", "UNKNOWN"})  # of what was de-identified before
@@ -37,12 +38,19 @@ class Traces:
     texts: set[str] = field(default_factory=set)  # values and parts of names
     dates: set[str] = field(default_factory=set)  # YYYYMMDD
     uids: set[str] = field(default_factory=set)
-    retained: set[str] = field(default_factory=set)  # texts that stay as an option says, whatever else they stand for
+    retained: set[str] = field(default_factory=set)  # texts and dates that stay as an option says, whatever else they stand for
+    said_in: dict[str, str] = field(default_factory=dict)  # keyword of the attribute in which each stands
     encodings: set[str] = field(default_factory=lambda: {"utf-8", "ascii"})  # in which the texts may stand in a file
 
     def __or__(self, other: Traces) -> Traces:
         """Return both together."""
         return Traces(*(getattr(self, one.name) | getattr(other, one.name) for one in fields(self)))
+
+    def add(self, other: Traces) -> None:
+        """Take over those of another."""
+        for one in fields(self):
+            mine = getattr(self, one.name)
+            mine |= getattr(other, one.name)
 
     @cached_property
     def gone(self) -> frozenset[str]:
@@ -52,24 +60,39 @@ class Traces:
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
         """A pattern that finds the texts and dates as whole words, None where there is nothing to look for."""
-        spelled = {f"{date[:4]}{mark}{date[4:6]}{mark}{date[6:]}" for date in self.dates for mark in ("-", "/", ".")}
-        words = sorted({*self.gone, *self.dates, *spelled}, key=len, reverse=True)
-        return re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, words))})(?![^\W_])", re.IGNORECASE) if words else None
+        words = sorted({*self.gone, *self._days, *(text for date in self._days for text in _spelled(date))}, key=len, reverse=True)
+        by_itself, anywhere = ("|".join(re.escape(word) for word in words if word.isascii() is ascii) for ascii in (True, False))
+        found = [rf"(?<![^\W_])(?:{by_itself})(?![^\W_])"] * bool(by_itself) + [f"(?:{anywhere})"] * bool(anywhere)  # names without blanks around them
+        return re.compile("|".join(reversed(found)), re.IGNORECASE) if found else None
+
+    @cached_property
+    def _days(self) -> frozenset[str]:
+        return frozenset(self.dates - self.retained - {DUMMY_DATE})
 
     def is_one(self, text: str) -> bool:
         """Tell whether a value as a whole is a trace, and too long to be one by chance: a number that stands in another attribute as well."""
-        return len(text) >= _SHORTEST_IN_BYTES and text in self.gone | self.dates
+        return len(text) >= _SHORTEST_IN_BYTES and text in self.gone | self._days
 
     def left_in(self, data: bytes, public: str = "") -> str:
-        """Return a UID, a date, or a text too long to be there by chance, that stands in the bytes of a file by itself; "" where there is none.
+        """Return the keyword of a UID, a date, or a text too long to be there by chance, that stands in the bytes of a file by itself; "" where there is none.
 
         Texts that are words of ``public``, of the public codes that the file holds, are not looked for: a patient may be called Head.
         """
-        long = (text for text in self.gone if len(text) >= _SHORTEST_IN_BYTES and text.casefold() not in public.casefold())
-        for text in (*self.uids, *self.dates, *long):
-            if any(_stands_in(encoded, data) for encoded in {_encoded(text, encoding) for encoding in self.encodings} - {b""}):
-                return text
+        words = public.casefold()
+        texts = (text for text in self.gone if text.casefold() not in words)
+        for text in (*self.uids, *self._days, *texts):
+            spelled = {encoded for encoding in self.encodings for encoded in [_encoded(text, encoding)] if len(encoded) >= _SHORTEST_IN_BYTES}
+            if any(_stands_in(encoded, data) for encoded in spelled):
+                return self.said_in.get(text, "an attribute")
         return ""
+
+
+def _spelled(date: str) -> Iterator[str]:
+    """Give the ways in which people write a date, most of which begin with the day."""
+    year, month, day = date[:4], date[4:6], date[6:8]
+    for mark in "-/.":
+        for one in (year, month, day), (day, month, year), (month, day, year), (day, month, year[2:]), (day.lstrip("0"), month.lstrip("0"), year):
+            yield mark.join(one)
 
 
 def _encoded(text: str, encoding: str) -> bytes:
@@ -99,9 +122,11 @@ def traces_of(dataset: Dataset, options: Options) -> Traces:
             action = action_for(element.tag, element.VR, text_of(dataset, "SOPClassUID"), path, options)
             keyword = keyword_for_tag(element.tag)
             if action in _GONE and keyword not in DESCRIPTORS:
-                _note(traces, element)
+                traces.add(_of(element))
             elif action is Action.KEEP and keyword in DEVICE | INSTITUTION:
                 traces.retained |= {text for value in _values(element) if (text := _text(value))}
+            elif action is Action.KEEP and element.VR in ("DA", "DT"):
+                traces.retained |= {_text(value)[:8] for value in _values(element)}
         except DAMAGED:
             continue
     return traces
@@ -120,20 +145,24 @@ def elements_of(dataset: Dataset, path: tuple[str, ...] = ()) -> Iterator[tuple[
                 yield from elements_of(item, (*path, element.keyword))
 
 
-def _note(traces: Traces, element: DataElement) -> None:
+def _of(element: DataElement) -> Traces:
+    """Return what an element tells."""
+    found = Traces()
     if element.tag.is_private:
-        return  # what it means is not known: it goes as a whole, and its words may be anybody's
+        return found  # what it means is not known: it goes as a whole, and its words may be anybody's
     for text in map(_text, _values(element)):
         if text.upper() in _NEUTRAL:
             continue
         if element.VR == "PN":
-            traces.texts |= {part for part in _NAMES.split(text) if _telling(part)} | ({text} if len(text) >= _SHORTEST else set())
+            found.texts |= {part for part in _NAMES.split(text) if _telling(part)} | ({text} if len(text) >= _SHORTEST else set())
         elif element.VR in _TEXT and len(text) >= _SHORTEST:
-            traces.texts.add(text)
+            found.texts.add(text)
         elif element.VR in ("DA", "DT") and re.match(r"\d{8}", text):
-            traces.dates.add(text[:8])
+            found.dates.add(text[:8])
         elif element.VR == "UI" and len(text) >= _SHORTEST_IN_BYTES and not text.startswith("1.2.840.10008."):
-            traces.uids.add(text)
+            found.uids.add(text)
+    found.said_in = dict.fromkeys(found.texts | found.dates | found.uids, element.keyword)
+    return found
 
 
 def _values(element: DataElement) -> list[object]:
