@@ -97,10 +97,15 @@ class TestEngine:
         return finding(headers)
 
 
+def _orientation(header: Dataset) -> tuple[float, float, float, float, float, float]:
+    row_x, row_y, row_z, column_x, column_y, column_z = map(float, header.get("ImageOrientationPatient") or (1, 0, 0, 0, 1, 0))
+    return row_x, row_y, row_z, column_x, column_y, column_z
+
+
 def finding(headers: Sequence[Dataset]) -> Finding:
     """Return a finding on a series whose heat lies in the middle slice."""
     count = len(headers)
-    planes = tuple(Plane(tuple(map(float, h.ImagePositionPatient)), (1, 0, 0, 0, 1, 0), (2.0, 2.0), 5.0) for h in headers)  # type: ignore[arg-type]
+    planes = tuple(Plane(tuple(map(float, h.ImagePositionPatient)), _orientation(h), (2.0, 2.0), 5.0) for h in headers)  # type: ignore[arg-type]
     frames = tuple(
         Frame(str(h.SOPInstanceUID), str(h.SOPClassUID), None, Plane(plane.position, plane.orientation, (1.0, 1.0), 5.0))
         for h, plane in zip(headers, planes, strict=True)
