@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
+from pydicom.uid import RawDataStorage
 
 from pacs_node.dicom.header import DAMAGED, identity, is_synthetic, text_of
 from pacs_node.dicom.uids import is_valid_uid
@@ -17,6 +18,7 @@ from pacs_node.results import check_frames, check_report
 from pacs_node.results.case import Case, algorithm_of, children, code_of, is_node, pointers
 from pacs_node.results.demands import DEMANDS
 from pacs_node.results.modules import COPIED, PATIENT, STUDY, TYPE_2
+from pacs_node.results.raw import lacking
 from pacs_node.results.references import reference_to
 
 # Sequences whose references lead elsewhere on purpose: taken over from the source, orders, the report that is replaced
@@ -129,4 +131,9 @@ def _equipment(case: Case) -> Iterator[str]:
         yield "ContributingEquipmentSequence has no item for the algorithm"
 
 
-_RULES = (_attributes, _same_patient_and_study, _uids, _references, _equipment, *check_report.RULES, *check_frames.RULES)
+def _representation(case: Case) -> Iterator[str]:
+    if case.sop_class == RawDataStorage:
+        yield from (f"the private block lacks {element}" for element in lacking(case.dataset))
+
+
+_RULES = (_attributes, _same_patient_and_study, _uids, _references, _equipment, _representation, *check_report.RULES, *check_frames.RULES)

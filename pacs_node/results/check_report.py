@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
-from pacs_node.dicom.header import text_of
+from pacs_node.dicom.header import is_synthetic, text_of
+from pacs_node.records import Population, Verdict
+from pacs_node.results import codes
 from pacs_node.results.case import Case, algorithm_of, children, code_of, content, pointers
 from pacs_node.results.demands import REPORTS
 
@@ -27,6 +29,8 @@ _IN_GROUP = {"112039": "tracking identifier", "112040": "tracking unique identif
 _ALGORITHM = {"111001": "algorithm name", "111003": "algorithm version", "111000": "algorithm family"}
 _PLACES = ("1410", "1411")
 _POINTING = ("IMAGE", "SCOORD")
+_STANDING = {codes.PERCENTILE.value: "a percentile", codes.P_VALUE.value: "a p-value"}  # only what the site's own calibration may say
+_VERDICTS = {codes.VERDICTS[verdict].value for verdict in (Verdict.ABOVE, Verdict.NOT_ABOVE)}
 
 
 def _evidence(case: Case) -> Iterator[str]:
@@ -97,6 +101,19 @@ def _names(case: Case) -> Iterator[str]:
             yield f"segment {text_of(segment, 'SegmentNumber')} names no algorithm family"
 
 
+def _words(case: Case) -> Iterator[str]:
+    """Percentile, p-value and verdict come from the site's own calibration; of a phantom from any."""
+    if is_synthetic(case.dataset):
+        return
+    found = list(content(case.dataset))
+    populations = {code_of(item, _VALUE) for item in found if code_of(item) == codes.CALIBRATION_POPULATION.value}
+    said = [_STANDING[code_of(item)] for item in found if code_of(item) in _STANDING]
+    said += ["a verdict" for item in found if code_of(item) == codes.VERDICT.value and code_of(item, _VALUE) in _VERDICTS]
+    if populations != {codes.POPULATIONS[Population.SITE].value}:
+        yield from (f"the content gives {what} that does not rest on this site's own calibration" for what in said)
+
+
+_VALUE = "ConceptCodeSequence"
 _IDENTIFICATION = "SegmentationAlgorithmIdentificationSequence"
 
 
@@ -115,4 +132,4 @@ def _template_of(group: Dataset) -> str:
     return next((text_of(item, "TemplateIdentifier") for item in children(group, "ContentTemplateSequence")), "")
 
 
-RULES = (_evidence, _template, _names)
+RULES = (_evidence, _template, _names, _words)

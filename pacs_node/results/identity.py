@@ -29,7 +29,8 @@ from pacs_node.results.wording import LONG_STRING, encodings_of, fit, one_line
 MODEL_NAME = "pacs-node"
 IMPLEMENTATION_CLASS_UID = derive_uid("implementation class")
 _TEXT_VRS = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))
-_SERIES_BASE = 9000  # our series stand behind those of the scanner; ten numbers to a run
+_SERIES_BASE = 9000  # our series stand behind those of the scanner
+_NUMBERS = 20  # to a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Label:
     kind: str
     sop_class_uid: str
     modality: str
-    number: int  # 1…9: the last digit of the Series Number
+    number: int  # 1…19: what is added to the run's Series Number; below 10 where there is a stand-in
     description: str  # of the series, before run number and time are added
 
 
@@ -237,7 +238,7 @@ def finish(dataset: Dataset, request: BuildRequest, label: Label) -> Dataset:
 def _add_series(dataset: Dataset, request: BuildRequest, label: Label) -> None:
     dataset.Modality = label.modality
     dataset.SeriesInstanceUID = series_uid(request, label)
-    dataset.SeriesNumber = _SERIES_BASE + 10 * request.run.number + label.number
+    dataset.SeriesNumber = _SERIES_BASE + _NUMBERS * request.run.number + label.number
     dataset.SeriesDescription = series_description(request, label)
     dataset.InstanceNumber = 1
 

@@ -73,7 +73,7 @@ def build_raw(request: BuildRequest, made: Mapping[str, Dataset]) -> Dataset:
         dataset.ReferencedInstanceSequence.append(item)
     _add_block(dataset, request)
     name = f"{request.algorithm.name} {request.algorithm.version} " if request.algorithm else ""
-    return finish(dataset, request, Label("raw", str(RawDataStorage), "OT", 8, f"{name}compressed representation, error <= {part.near}, research use"))
+    return finish(dataset, request, Label("raw", str(RawDataStorage), "OT", 10, f"{name}compressed representation, error <= {part.near}, research use"))
 
 
 def _add_block(dataset: Dataset, request: BuildRequest) -> None:
@@ -115,14 +115,24 @@ def read_raw(dataset: Dataset, name: str) -> Raw:
     if version != FORMAT_UID:
         raise InputError(f"{name}: its Creator-Version UID {version or '(none)'} is not {FORMAT_UID}: another program or version made it; use that one")
     values = _block(dataset)
-    listed = {int(text, 16) for text in values.get(_LIST, b"").decode("ascii", "replace").replace("\\", " ").split() if text in ("10", "11", "12")}
-    stripped = tuple(f"{what} ({GROUP:04X},xx{element:02X})" for element, what in _NAMES.items() if element in (listed | {_CONTENT}) - set(values))
+    listed = _listed(values) | {_CONTENT}
+    stripped = tuple(f"{what} ({GROUP:04X},xx{element:02X})" for element, what in _NAMES.items() if element in listed - set(values))
     if _LIST not in values:
         stripped += (f"the list of its contents ({GROUP:04X},xx{_LIST:02X})",)
     if _CONTENT not in values:
         raise InputError(f"{name}: an archive has taken out {', '.join(stripped)}: have it keep the private elements of creator {CREATOR}, and encode again")
     embedding = _embedding(values) if _SLICES in values and _SERIES in values else None
     return Raw(values[_CONTENT], embedding, values.get(_MODEL, b"").decode("ascii", "replace").strip("\0 "), stripped)
+
+
+def lacking(dataset: Dataset) -> tuple[str, ...]:
+    """Return the elements that a Raw Data object of ours must have, or says that it has, and has not."""
+    values = _block(dataset)
+    return tuple(f"({GROUP:04X},xx{element:02X})" for element in sorted({_VERSION, _NEAR, _LIST, _CONTENT} | _listed(values)) if not values.get(element))
+
+
+def _listed(values: Mapping[int, bytes]) -> set[int]:
+    return {int(text, 16) for text in values.get(_LIST, b"").decode("ascii", "replace").replace("\\", " ").split() if text in ("10", "11", "12")}
 
 
 def _block(dataset: Dataset) -> dict[int, bytes]:

@@ -9,8 +9,9 @@ from pydicom.dataset import Dataset
 
 from pacs_node.autoencoder.embedding import Embedding
 from pacs_node.config import Equipment
+from pacs_node.dicom.header import is_synthetic
 from pacs_node.errors import ResultRejected
-from pacs_node.records import Algorithm, Finding, Notice, Run, Sources
+from pacs_node.records import Algorithm, Finding, Notice, Population, Run, Sources, Verdict
 from pacs_node.results.regions import Region
 
 
@@ -53,9 +54,18 @@ class BuildRequest:
 
 
 def finding_of(request: BuildRequest, kind: str) -> Finding:
-    """Return the finding; raises `ResultRejected` where a kind needs one and the request has none, or its score is no number."""
+    """Return the finding; raises `ResultRejected` where a kind needs one and the request has none, its score is no number, or it says what it must not."""
     if request.finding is None:
         raise ResultRejected(kind, ("there is no finding to tell: ask for a notice instead",))
     if not math.isfinite(request.finding.score):
         raise ResultRejected(kind, (f"the score {request.finding.score} is no finite number: ask for a notice instead",))
+    if _judges_unasked(request.finding) and not is_synthetic(request.header):
+        raise ResultRejected(kind, ("percentile, p-value and verdict rest on no calibration of this site: calibrate the bundle with its studies",))
     return request.finding
+
+
+def _judges_unasked(finding: Finding) -> bool:
+    """Tell whether a finding about a patient says what only the site's own calibration may say."""
+    said = finding.verdict in (Verdict.ABOVE, Verdict.NOT_ABOVE) or finding.percentile is not None or finding.p_value is not None
+    site = finding.calibration is not None and finding.calibration.population is Population.SITE
+    return said and not site and not finding.volume.synthetic

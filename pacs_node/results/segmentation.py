@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,13 @@ class SegmentFrame:
         rows, columns = finding.volume.pixels.shape[1:]
         row = np.floor(np.arange(rows) * matrix[0, 0] + offset[0] + 0.5).astype(np.int64)
         column = np.floor(np.arange(columns) * matrix[1, 1] + offset[1] + 0.5).astype(np.int64)
-        grid = np.pad(self.grid(finding), 1)  # what lies beside the grid is in no region
-        height, width = finding.heat.shape[1:]
+        mask = self.grid(finding)
+        height, width = mask.shape
+        grid = np.pad(mask, 1)  # what lies beside the grid is in no region
         found: Mask = grid[np.ix_(np.clip(row, -1, height) + 1, np.clip(column, -1, width) + 1)]
+        if not found.any():  # a region between the centres of coarser pixels is in the pixel nearest to it
+            middle = np.argwhere(mask).mean(axis=0)
+            found[int(np.abs(row - middle[0]).argmin()), int(np.abs(column - middle[1]).argmin())] = True
         return found
 
 
@@ -78,8 +82,7 @@ def build_segmentation(request: BuildRequest, companions: Mapping[str, Dataset])
     dataset.SharedFunctionalGroupsSequence[0].pop("SegmentIdentificationSequence", None)
     dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy_of(request.header)]
     write_frames(dataset, [_placed(finding, frame, in_patient) for frame in frames], request.sources.analysed, codes.DCM.Segmentation)
-    masks = [frame.grid(finding) if in_patient else frame.source(finding) for frame in frames]
-    dataset.PixelData = packed(masks)
+    dataset.PixelData = packed(frame.grid(finding) if in_patient else frame.source(finding) for frame in frames)
     dataset["PixelData"].VR = "OB"
     dataset.ContentCreatorName = None
     if not in_patient:
@@ -92,10 +95,19 @@ def build_segmentation(request: BuildRequest, companions: Mapping[str, Dataset])
     return finish(dataset, request, label)
 
 
-def packed(masks: Sequence[Mask]) -> bytes:
-    """Return masks as single-bit pixel data: frames follow each other bit by bit, the first pixel lowest (PS3.5 8.1.1)."""
-    content = np.packbits(np.concatenate([mask.ravel() for mask in masks]), bitorder="little").tobytes()
-    return content + b"\x00" * (len(content) % 2)
+def packed(masks: Iterable[Mask]) -> bytes:
+    """Return masks as single-bit pixel data: frames follow each other bit by bit, the first pixel lowest (PS3.5 8.1.1).
+
+    One mask at a time: a study of hundreds of regions has thousands of frames.
+    """
+    content, left = bytearray(), np.zeros(0, np.bool_)  # what does not fill a byte goes before the next frame
+    for mask in masks:
+        bits = np.concatenate([left, mask.ravel()])
+        whole = len(bits) // 8 * 8
+        content += np.packbits(bits[:whole], bitorder="little").tobytes()
+        left = bits[whole:]
+    content += np.packbits(left, bitorder="little").tobytes()
+    return bytes(content) + b"\x00" * (len(content) % 2)
 
 
 def _placed(finding: Finding, frame: SegmentFrame, in_patient: bool) -> Placed:

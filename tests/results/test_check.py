@@ -3,9 +3,12 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from pacs_node.errors import ResultRejected
+from pacs_node.records import Population
 from pacs_node.results import build, check, check_all
 from pacs_node.results.demands import DEMANDS
 from pacs_node.results.modules import TYPE_2
@@ -49,6 +52,31 @@ def other_purpose(data):
 def shift_frame(data):
     x, y, z = data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient
     data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = [x, y, float(z) + 0.02]
+
+
+def shift_all_frames(data, by):
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        place = frame.PlanePositionSequence[0]
+        place.ImagePositionPatient = [float(part) + step for part, step in zip(place.ImagePositionPatient, by, strict=True)]
+
+
+def shift_right(data):
+    shift_all_frames(data, (150, 0, 0))
+
+
+def shift_up(data):
+    shift_all_frames(data, (0, -150, 0))
+
+
+def blank(data):
+    data.PixelData = bytes(len(data.PixelData))
+
+
+def blank_last_frame(data):
+    bits = np.unpackbits(np.frombuffer(data.PixelData, np.uint8), bitorder="little")
+    size = data.Rows * data.Columns
+    bits[(data.NumberOfFrames - 1) * size :] = 0
+    data.PixelData = np.packbits(bits, bitorder="little").tobytes()
 
 
 def point_elsewhere(data):
@@ -198,6 +226,11 @@ FAULTS = [
     ("pm", put("SeriesInstanceUID", "1.02.3"), "SeriesInstanceUID 1.02.3 is no valid UID"),
     ("sc", put("BurnedInAnnotation", "NO"), "BurnedInAnnotation is not YES"),
     ("sc", put("NumberOfFrames", 9), "PixelData holds"),
+    ("pm", shift_right, "frame 1 lies beside its source slice"),
+    ("pm", shift_up, "frame 4 lies beside its source slice"),
+    ("seg", shift_right, "frame 1 lies beside its source slice"),
+    ("seg", blank, "frame 1 marks no pixel"),
+    ("seg", blank_last_frame, "marks no pixel"),
 ]
 
 
@@ -208,6 +241,37 @@ def test_a_fault_is_found_and_told(made, results, kind, spoil, fault):
     spoil(spoilt)
     faults = check(spoilt, made.sources, [other for name, other in data.items() if name != kind])
     assert any(fault in one for one in faults), faults
+
+
+def population_of(value):
+    """Return what puts another calibration population into a report."""
+
+    def spoil(data):
+        for item in group(data, 0).ContentSequence:
+            if item.ConceptNameCodeSequence[0].CodeValue == "CAL-POPULATION":
+                item.ConceptCodeSequence[0].CodeValue = value
+
+    return spoil
+
+
+@pytest.mark.parametrize("spoil", [population_of("SYNTHETIC"), population_of("FOREIGN"), without("CAL-POPULATION", 0)], ids=["synthetic", "foreign", "none"])
+def test_a_report_of_a_patient_is_judged_by_the_sites_own_calibration_only(made, results, spoil):
+    data = {one.kind: one.dataset for one in results}
+    report, companions = copy.deepcopy(data["sr"]), [other for kind, other in data.items() if kind != "sr"]
+    spoil(report)
+    words = [f"the content gives {what} that does not rest on this site's own calibration" for what in ("a percentile", "a p-value", "a verdict")]
+    assert check(report, made.sources, companions) == tuple(words)
+    report.SyntheticData = "YES"
+    assert check(report, made.sources, companions) == ()
+
+
+@pytest.mark.parametrize("kind", ["sr", "sc", "ko"])
+@pytest.mark.parametrize("population", [Population.SYNTHETIC, Population.FOREIGN, None])
+def test_no_kind_tells_a_patient_what_another_calibration_says(kind, population):
+    made = request(Shape(slices=2), kinds=(kind,))
+    other = replace(made.finding.calibration, population=population) if population else None
+    with pytest.raises(ResultRejected, match="no calibration of this site"):
+        build(replace(made, finding=replace(made.finding, calibration=other)))
 
 
 @pytest.mark.parametrize(("keyword", "words"), [("SOPInstanceUID", "that of a received instance"), ("SeriesInstanceUID", "that of a received series")])
@@ -265,7 +329,8 @@ def test_whatever_top_level_attribute_is_lost_the_gate_answers_and_never_breaks(
         companions = [other for name, other in datasets.items() if name != kind]
         demanded = {*DEMANDS[dataset.SOPClassUID].type_1, *DEMANDS[dataset.SOPClassUID].type_2, *TYPE_2}
         for keyword in [element.keyword for element in dataset]:
-            spoilt = Dataset(dataset)
+            spoilt = Dataset()
+            spoilt.update(dataset)
             spoilt.file_meta = dataset.file_meta
             del spoilt[keyword]
             assert bool(check(spoilt, made.sources, companions)) >= (keyword in demanded), (kind, keyword)

@@ -22,8 +22,8 @@ from pacs_node.config import Equipment
 from pacs_node.dicom.header import made_by, read_object
 from pacs_node.dicom.uids import node_device_uid
 from pacs_node.errors import InputError, ResultRejected
-from pacs_node.records import StoredImage
-from pacs_node.results import BuildRequest, Origin, Representation, build, check_all, dciodvfy, latents, pack, rebuilt, save
+from pacs_node.records import FALLBACKS, Notice, NoticeStatus, StoredImage
+from pacs_node.results import BuildRequest, Origin, Representation, build, check_all, dciodvfy, latents, pack, rebuilt, save, stand_ins
 from pacs_node.results.files import encode
 from pacs_node.results.latents import unpack
 from pacs_node.results.raw import CREATOR, FORMAT_UID, GROUP, open_raw, read_raw
@@ -74,6 +74,26 @@ def test_the_gate_refuses_an_object_without_the_version_of_its_format() -> None:
     objects = build(made)
     del objects[0].dataset.CreatorVersionUID
     assert "raw: CreatorVersionUID is missing or empty" in check_all(objects, made.sources)
+
+
+@pytest.mark.parametrize("element", ["01", "03", "04", "10", "11", "12"])
+def test_the_gate_refuses_an_object_without_what_its_block_must_hold(element: str) -> None:
+    made = asked()
+    objects = build(made)
+    del objects[0].dataset[GROUP, 0x1000 + int(element, 16)]
+    assert f"raw: the private block lacks (0091,xx{element})" in check_all(objects, made.sources)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_series_of_a_run_has_a_number_of_its_own(number: int) -> None:
+    made = asked()
+    made = replace(made, run=replace(made.run, number=number), kinds=("pm", "seg", "sc", "denoised", "raw", "sr", "ko"))
+    found = {one.kind: one.dataset for one in build(made)}
+    notice = request(Shape(slices=4), kinds=("notice",), notice=Notice(NoticeStatus.FAILED, "a fault"))
+    [said] = build(replace(notice, run=replace(notice.run, number=number)))
+    beside = [dataset for kind, instead in FALLBACKS.items() for dataset in stand_ins(found[kind], instead, {}, None)[:1]]
+    numbers = [int(dataset.SeriesNumber) for dataset in (*found.values(), said.dataset, *beside)]
+    assert len(numbers) == 10 == len(set(numbers)) and all(9000 + 20 * number < one < 9020 + 20 * number for one in numbers)
 
 
 @pytest.mark.peers

@@ -8,6 +8,8 @@ import pytest
 from pydicom import dcmread
 
 from pacs_node.results import build, check_all, possible_kinds, save
+from pacs_node.results.regions import regions_of
+from pacs_node.results.segmentation import SegmentFrame, packed
 from tests.results.modalities import CASES, ultrasound
 from tests.results.studies import RUN, Shape, request
 from tests.results.test_regions import hot
@@ -157,6 +159,33 @@ def test_the_segmentation_of_ultrasound_lies_pixel_by_pixel_on_its_frames():
     assert frames[loop, 2].any()
     for group in region_groups(report):
         assert [item.ValueType for item in group[0].ContentSequence].count("SCOORD") == 1
+
+
+def test_a_region_between_the_centres_of_coarser_pixels_marks_the_nearest_one():
+    made = with_lesions(ultrasound((None, 3)), np.s_[0, 4:16, 4:16])
+    (region,) = regions_of(made.finding)
+    mask = np.zeros_like(region.mask)
+    mask[:, 0, 0] = True  # one pixel of the grid
+    marked = [
+        SegmentFrame(replace(region, mask=mask, box=(region.box[0], slice(row, row + 12), slice(4, 16))), 0).source(coarse(made.finding)).sum()
+        for row in (4, 5, 6)
+    ]
+    assert all(marked), "wherever it lies"
+
+
+def coarse(finding):
+    """Return a finding whose source has a fifth of the pixels."""
+    places = tuple(
+        replace(place, row_step=place.row_step / 5, column_step=place.column_step / 5, row=place.row / 5, column=place.column / 5) for place in finding.places
+    )
+    return replace(finding, places=places, volume=replace(finding.volume, pixels=finding.volume.pixels[:, ::5, ::5]))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 7), (8, 8), (9, 31)])
+def test_frames_follow_each_other_bit_by_bit_whatever_their_size(shape):
+    masks = np.random.default_rng(6).random((7, *shape)) > 0.5
+    expected = np.packbits(masks.ravel(), bitorder="little").tobytes()
+    assert packed(iter(masks)) == expected + b"\0" * (len(expected) % 2)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "ultrasound" not in name])
