@@ -12,8 +12,9 @@ the decoder calculates with whole numbers only.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,43 +79,57 @@ def encode(values: NDArray[np.integer], near: int) -> bytes:
 
     Any integers whose range is below 2¹⁶. What is returned was decoded and compared. Raises `ValueError` for anything else.
     """
-    return encode_and_decode(values, near)[0]
+    return encode_and_decode([values], near)[0]
 
 
-def encode_and_decode(values: NDArray[np.integer], near: int) -> tuple[bytes, NDArray[np.integer]]:
-    """Encode as `encode` does; returns also what the stream decodes to."""
-    head, stack = _prepared(values, near)
+def encode_and_decode(parts: Sequence[NDArray[np.integer]], near: int) -> tuple[bytes, NDArray[np.integer]]:
+    """Encode stacks of one type and size of frame as the one that they make together; returns also what the stream decodes to.
+
+    They are put together frame by frame, without another copy of all: a long series is large.
+    """
+    head, stack = _prepared(parts, near)
     streams = [made for made in (_sealed(method, head, stack) for method in range(len(_METHODS))) if made is not None]
+    del stack
     for stream in sorted(streams, key=len):
         try:
             found = decode(stream)
         except StreamError:
             continue
-        if found.shape == values.shape and found.dtype == values.dtype.newbyteorder("<") and _furthest(found, values) <= near:
+        if found.shape == (head.shape[0], *parts[0].shape[1:]) and found.dtype == head.dtype and _furthest(found, parts) <= near:
             return stream, found
     raise ValueError(f"no method keeps these values within {near}")  # never seen; nothing that is not verified leaves
 
 
-def _furthest(found: NDArray[np.integer], values: NDArray[np.integer]) -> int:
-    return max(int(np.abs(one.astype(np.int64) - other.astype(np.int64)).max()) for one, other in zip(found, values, strict=True))
+def _furthest(found: NDArray[np.integer], parts: Sequence[NDArray[np.integer]]) -> int:
+    frames = chain.from_iterable(parts)
+    return max(int(np.abs(one.astype(np.int64) - other.astype(np.int64)).max()) for one, other in zip(found, frames, strict=True))
 
 
-def _prepared(values: NDArray[np.integer], near: int) -> tuple[_Head, Stack]:
-    if values.ndim not in (3, 4) or not values.size or values.dtype.newbyteorder("<") not in [np.dtype(name) for name in _TYPES]:
-        raise ValueError(f"{values.dtype} of shape {values.shape}: integers of shape (frames, rows, columns[, planes]) are needed")
+def _prepared(parts: Sequence[NDArray[np.integer]], near: int) -> tuple[_Head, Stack]:
+    head = _head_of(parts, near)
+    frames, planes, rows, columns = head.shape
+    stack = np.empty((frames, max(1, planes), rows, columns), np.int32)
+    for place, frame in zip(stack, chain.from_iterable(parts), strict=True):
+        place[...] = (frame.astype(np.int64) - head.least).reshape(rows, columns, -1).transpose(2, 0, 1)
+    return head, stack
+
+
+def _head_of(parts: Sequence[NDArray[np.integer]], near: int) -> _Head:
+    types, first = [np.dtype(name) for name in _TYPES], parts[0]
+    for part in parts:
+        alike = (part.dtype, part.shape[1:]) == (first.dtype, first.shape[1:])
+        if not alike or part.ndim not in (3, 4) or not part.size or part.dtype.newbyteorder("<") not in types:
+            raise ValueError(f"{part.dtype} of shape {part.shape}: integers of shape (frames, rows, columns[, planes]) are needed")
     if isinstance(near, bool) or not isinstance(near, int) or not 0 <= near <= LARGEST_NEAR:
         raise ValueError(f"an error of at most {near}: a whole number from 0 to {LARGEST_NEAR} is needed")
-    least, most = int(values.min()), int(values.max())
+    least, most = min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
     if most - least > 0xFFFF:
         raise ValueError(f"values from {least} to {most}: a range of at most 65535 can be coded")
-    frames, rows, columns = values.shape[:3]
-    stack = (values.astype(np.int64) - least).astype(np.int32).reshape(frames, rows, columns, -1).transpose(0, 3, 1, 2)
-    kind = [np.dtype(name) for name in _TYPES].index(values.dtype.newbyteorder("<"))
-    planes = stack.shape[1] if values.ndim == 4 else 0  # 0: no axis of planes
-    head = _Head(0, near, kind, (frames, planes, rows, columns), least)
+    frames, (rows, columns, *planes) = sum(map(len, parts)), first.shape[1:]
+    head = _Head(0, near, types.index(first.dtype.newbyteorder("<")), (frames, planes[0] if planes else 0, rows, columns), least)
     if not head.fits():
-        raise ValueError(f"{frames} frames of {planes or 1} × {rows} × {columns} values are more than one stream may hold")
-    return head, np.ascontiguousarray(stack)
+        raise ValueError(f"{frames} frames of {first.shape[1:]} values are more than one stream may hold")
+    return head
 
 
 def _sealed(method: int, head: _Head, stack: Stack) -> bytes | None:
@@ -175,7 +190,7 @@ def _opened(stream: bytes) -> tuple[_Head, Reader]:
 
 def jpegls_size(values: NDArray[np.integer], near: int) -> int | None:
     """Return how many bytes the JPEG-LS codestreams of all frames take with NEAR = ``near``, None where its encoder cannot."""
-    return codec_jpegls.whole_size(_prepared(values, near)[1], near)
+    return codec_jpegls.whole_size(_prepared([values], near)[1], near)
 
 
 def claim_of(stream: bytes) -> Claim:

@@ -118,7 +118,7 @@ def _stacks(images: Sequence[StoredImage]) -> list[list[int]]:
 
 def _add_stack(writer: Writer, images: Sequence[StoredImage], near: int) -> None:
     try:
-        stream, found = codec.encode_and_decode(np.concatenate([image.values for image in images]), near)
+        stream, found = codec.encode_and_decode([image.values for image in images], near)
     except ValueError as error:
         raise InputError(f"instance {text_of(images[0].header, 'SOPInstanceUID')} and those like it cannot be encoded: {error}") from error
     writer.part(stream)

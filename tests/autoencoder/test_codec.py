@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -73,7 +74,7 @@ def test_every_pixel_comes_back_within_the_promised_error_and_no_stream_is_large
 @pytest.mark.parametrize("name", STACKS)
 def test_each_method_keeps_the_promise_by_itself(name: str, near: int) -> None:
     values = STACKS[name]
-    head, stack = codec._prepared(values, near)
+    head, stack = codec._prepared([values], near)
     for method in range(len(codec._METHODS)):
         stream = codec._sealed(method, head, stack)
         assert stream is not None or method < 2, "only JPEG-LS may refuse"
@@ -92,10 +93,25 @@ def test_slices_that_are_alike_are_predicted_from_each_other() -> None:
     assert twice < 1.2 * alone
 
 
+def test_stacks_are_put_together_as_one_without_another_copy_of_all() -> None:
+    values = noise(64, 64, 64, 3)
+    tracemalloc.start()
+    try:
+        head, stack = codec._prepared(np.split(values, 16), 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * stack.nbytes
+    assert np.array_equal(stack, codec._prepared([values], 0)[1]) and head.shape == (64, 3, 64, 64)
+    assert codec.encode_and_decode(np.split(STACKS["colour"], 2), 1)[0] == encode(STACKS["colour"], 1)
+    with pytest.raises(ValueError, match="integers of shape"):
+        codec.encode_and_decode([STACKS["one slice"], STACKS["one row"]], 0)
+
+
 def test_a_long_series_is_cut_into_slabs_that_are_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
     values = STACKS["signed CT"]
     monkeypatch.setattr(codec, "_SLAB", 2 * 48 * 56)
-    head, stack = codec._prepared(values, 1)
+    head, stack = codec._prepared([values], 1)
     assert np.abs(decode(codec._sealed(2, head, stack) or b"").astype(int) - values).max() <= 1
 
 
@@ -205,7 +221,7 @@ def test_a_size_beyond_all_bounds_is_refused_before_memory_is_taken() -> None:
 
 
 def test_a_short_stream_that_claims_much_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = codec._sealed(0, *codec._prepared(STACKS["one slice"], 0)) or b""
+    stream = codec._sealed(0, *codec._prepared([STACKS["one slice"]], 0)) or b""
     monkeypatch.setattr(np, "empty", lambda *shape, **options: pytest.fail("memory was taken"))
     with pytest.raises(StreamError, match="cut short"):
         decode(headed(stream, frames=2**18, rows=2**5, columns=2**5))
@@ -225,10 +241,10 @@ def test_values_beyond_their_type_are_refused(least: int) -> None:
 
 
 def test_more_rows_than_jpeg_ls_has_are_one_error() -> None:
-    stream = codec._sealed(0, *codec._prepared(STACKS["one slice"], 0)) or b""
+    stream = codec._sealed(0, *codec._prepared([STACKS["one slice"]], 0)) or b""
     with pytest.raises(StreamError, match="JPEG-LS has no pictures of 70000 rows"):
         decode(headed(stream, rows=70000))
-    assert codec._sealed(0, *codec._prepared(np.zeros((1, 1, 66000), np.int16), 0)) is None
+    assert codec._sealed(0, *codec._prepared([np.zeros((1, 1, 66000), np.int16)], 0)) is None
 
 
 def test_a_stream_says_what_it_holds_without_being_decoded() -> None:
@@ -244,7 +260,7 @@ ODD = (0, 1, 2, 3, 255, 256, 8192, 65535, 65536, 2**26, 2**31, 2**40)
 @pytest.mark.parametrize("field", ["method", "near", "type", "frames", "planes", "rows", "columns", "least"])
 @pytest.mark.parametrize("name, method", [("signed CT", 0), ("signed CT", 2), ("colour", 0), ("colour", 1), ("colour", 2)])
 def test_a_wrong_field_in_the_head_under_a_right_checksum_is_one_error_or_keeps_to_the_head(name: str, method: int, field: str) -> None:
-    stream, outcomes = codec._sealed(method, *codec._prepared(STACKS[name], 0)) or b"", []
+    stream, outcomes = codec._sealed(method, *codec._prepared([STACKS[name]], 0)) or b"", []
     for value in ODD:
         if field not in ("method", "near", "type") or value < 256:
             damaged = headed(stream, **{field: value})
@@ -266,7 +282,7 @@ def _decoded(stream: bytes) -> str:
 @pytest.mark.parametrize("near", [0, 2])
 @pytest.mark.parametrize("method", [0, 2])
 def test_damage_under_a_right_checksum_ends_in_one_error_or_in_values_of_the_promised_size(method: int, near: int) -> None:
-    head, stack = codec._prepared(STACKS["signed CT"], near)
+    head, stack = codec._prepared([STACKS["signed CT"]], near)
     stream, random = codec._sealed(method, head, stack) or b"", np.random.default_rng(8)
     outcomes = []
     for _ in range(60):
