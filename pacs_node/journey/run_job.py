@@ -209,6 +209,8 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
             _post(house, session, job, part, moment)
         if embedding is not None:
             embeddings.keep(session, job, embedding, moment)
+        else:
+            embeddings.forget(session, job.study_id, job.series_uids, pipeline=job.pipeline)
         reason = built.notice.reason if built.notice else ""
         jobs.finish(job, JobState.DONE if built.finding else JobState.NOT_ANALYSED, moment, reason)
         clear_alert(session, "parked", f"job {job.id}", moment)

@@ -25,7 +25,7 @@ from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.autoencoder.embedding import Embedding, embed
 from pacs_node.autoencoder.similarity import distances
-from pacs_node.errors import NotAnalysable
+from pacs_node.errors import InputError, NotAnalysable
 from pacs_node.phantoms import PhantomSpec, make_volume
 from pacs_node.records import Finding
 from pacs_node.workbench.studies import studies_below
@@ -94,7 +94,8 @@ def _findings(bundle: Bundle, count: int, folders: Sequence[Path], said: Callabl
 
 def _spec(bundle: Bundle, number: int) -> PhantomSpec:
     part = bundle.manifest.recipe.phantoms
-    assert part is not None
+    if part is None:
+        raise InputError(f"the bundle {bundle.manifest.name} was not trained on phantoms: name others with --bundle")
     sequences, planes = part.sequences, part.planes
     spec = PhantomSpec(modality=bundle.manifest.modality, region=part.region, seed=700_000 + number)
     return replace(spec, sequence=sequences[number % len(sequences)], plane=planes[number // len(sequences) % len(planes)])

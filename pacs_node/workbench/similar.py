@@ -50,7 +50,8 @@ def similar(settings: Settings, name: str, limit: int) -> list[Neighbours]:
         mine = embeddings.of_study(session, study.id)
         if not mine:
             raise InputError(f"study {study.id} has no embedding: {_why(study)}")
-        return [_near(session, row, limit) for row in mine]
+        others = {one: _Others.of(embeddings.of_others(session, one, study.id)) for one in {row.bundle_hash for row in mine}}
+        return [_near(session, row, others[row.bundle_hash], limit) for row in mine]
 
 
 def _why(study: StudyRow) -> str:
@@ -61,19 +62,35 @@ def _why(study: StudyRow) -> str:
     return "no bundle has judged it, or it was corrected since; `pacs-node jobs` says why, and `pacs-node retry job ID` judges it again"
 
 
-def _near(session: Session, query: EmbeddingRow, limit: int) -> Neighbours:
-    others = embeddings.of_others(session, query.bundle_hash, query.study_id)
-    far = embeddings.other_versions(session, query.bundle, query.bundle_hash)
+@dataclass(frozen=True)
+class _Others:
+    """What one bundle version says of other studies: numbers of embeddings and studies, (embeddings, 128) means and spreads."""
+
+    ids: list[int]
+    studies: list[int]
+    means: NDArray[np.float16]
+    spreads: NDArray[np.float16]
+
+    @classmethod
+    def of(cls, stored: Sequence[embeddings.Stored]) -> _Others:
+        means, spreads = (_stack([getattr(one, part) for one in stored]) for part in ("mean", "spread"))
+        return cls([one.id for one in stored], [one.study_id for one in stored], means, spreads)
+
+
+def _near(session: Session, query: EmbeddingRow, others: _Others, limit: int) -> Neighbours:
+    far = embeddings.other_versions(session, query.bundle, query.bundle_hash, query.study_id)
     remark = f"{far} studies are known to other versions of the bundle only, and cannot be compared" if far else ""
-    if not others:
+    if not others.ids:
         return Neighbours(query.bundle, query.series_uid, (), remark or "this version of the bundle has judged no other study")
-    found = distances(vector(query.mean), vector(query.spread), _stack([row.mean for row in others]), _stack([row.spread for row in others]))
-    nearest: dict[int, tuple[float, EmbeddingRow]] = {}
+    found = distances(vector(query.mean), vector(query.spread), others.means, others.spreads)
+    nearest: dict[int, int] = {}
     for index in np.argsort(found, kind="stable"):
-        nearest.setdefault(others[index].study_id, (float(found[index]), others[index]))  # a study counts once, by its nearest series
+        nearest.setdefault(others.studies[index], int(index))  # a study counts once, by its nearest series
         if len(nearest) == limit:
             break
-    return Neighbours(query.bundle, query.series_uid, tuple(_row(rank, *one) for rank, one in enumerate(nearest.values(), 1)), remark)
+    rows = embeddings.with_studies(session, (others.ids[index] for index in nearest.values()))
+    table = (_row(rank, float(found[index]), rows[others.ids[index]]) for rank, index in enumerate(nearest.values(), 1))
+    return Neighbours(query.bundle, query.series_uid, tuple(table), remark)
 
 
 def vector(stored: bytes) -> NDArray[np.float16]:
@@ -82,7 +99,7 @@ def vector(stored: bytes) -> NDArray[np.float16]:
 
 
 def _stack(stored: Sequence[bytes]) -> NDArray[np.float16]:
-    return vector(b"".join(stored)).reshape(len(stored), -1)
+    return vector(b"".join(stored)).reshape(len(stored), -1 if stored else 0)
 
 
 def _row(rank: int, distance: float, row: EmbeddingRow) -> dict[str, Any]:

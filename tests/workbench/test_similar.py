@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
-from pacs_node.analysis.bundle import load
+from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.autoencoder.embedding import embed
 from pacs_node.autoencoder.similarity import distances
-from pacs_node.database import embeddings
-from pacs_node.database.tables import EmbeddingRow
+from pacs_node.database.states import JobState, StudyState
+from pacs_node.database.tables import EmbeddingRow, JobRow, StudyRow
 from pacs_node.dicom.header import read_header
 from pacs_node.dicom.uids import derive_uid
-from pacs_node.errors import InputError
+from pacs_node.errors import InputError, OutOfScope
+from pacs_node.journey.operate import retry_job
 from pacs_node.journey.retire import retire
 from pacs_node.journey.run_job import Worker, embedding_of
 from pacs_node.workbench.bench_similar import Sample, bench_similar, recall
@@ -130,11 +134,62 @@ def test_a_study_that_nobody_judged_is_told_why(town: Town) -> None:
 
 def test_other_versions_of_a_bundle_are_not_compared(town: Town) -> None:
     with town.house.store.write() as session:
-        for row in embeddings.of_others(session, "a" * 64, 1):
+        for row in session.scalars(select(EmbeddingRow).where(EmbeddingRow.study_id != 1)):
             row.bundle_hash = "b" * 64
     (found,) = similar(town.settings, "1", 10)
     assert found.rows == ()
     assert "2 studies are known to other versions" in found.remark
+
+
+def older(row: EmbeddingRow, **changes: object) -> EmbeddingRow:
+    """The embedding that an older version of the bundle made of the same series."""
+    facts = {name: getattr(row, name) for name in ("study_id", "job_id", "series_uid", "modality", "region", "bundle", "slices", "mean", "spread", "score")}
+    return EmbeddingRow(**facts | {"bundle_hash": "b" * 64, "made_at": row.made_at - timedelta(days=1)} | changes)
+
+
+def test_an_older_version_s_embeddings_of_the_same_studies_are_neither_shown_nor_counted(town: Town) -> None:
+    with town.house.store.write() as session:
+        session.add_all([older(row) for row in session.scalars(select(EmbeddingRow)).all()])
+    (found,) = similar(town.settings, "1", 10)
+    assert [row["study"] for row in found.rows] == [2, 3]
+    assert found.remark == ""
+
+
+def test_a_held_study_is_not_counted_among_those_of_other_versions(town: Town) -> None:
+    with town.house.store.write() as session:
+        for row in session.scalars(select(EmbeddingRow).where(EmbeddingRow.study_id != 1)):
+            row.bundle_hash = "b" * 64
+        session.get_one(StudyRow, 2).state = StudyState.HELD
+    assert similar(town.settings, "1", 10)[0].remark.startswith("1 studies")
+
+
+def test_a_run_again_that_ends_not_analysed_forgets_what_its_pipeline_saw(town: Town) -> None:
+    with town.house.store.write() as session:
+        session.add(older(session.scalars(select(EmbeddingRow).where(EmbeddingRow.study_id == 1)).one()))
+
+    def refuse(name: str) -> None:
+        raise OutOfScope("there are no pixels to judge")
+
+    town.engine.script = refuse
+    retry_job(town.house.store, 1, town.clock)
+    town.settle()
+    with town.house.store.read() as session:
+        assert session.get_one(JobRow, 1).state is JobState.NOT_ANALYSED
+    assert {row.study_id for row in rows(town)} == {2, 3}
+
+
+def test_only_the_nearest_are_read_as_a_whole(town: Town) -> None:
+    read: list[EmbeddingRow] = []
+
+    def note(row: EmbeddingRow, context: object) -> None:
+        read.append(row)
+
+    event.listen(EmbeddingRow, "load", note)
+    try:
+        similar(town.settings, "1", 1)
+    finally:
+        event.remove(EmbeddingRow, "load", note)
+    assert [row.study_id for row in read] == [1, 2]
 
 
 def test_what_is_found_goes_into_no_object(town: Town) -> None:
@@ -175,9 +230,15 @@ def test_recall_counts_those_alike_among_the_ten_nearest() -> None:
     assert recall(mixed)["recall"] < 0.9
 
 
-def test_features_that_are_no_numbers_leave_no_embedding(town: Town) -> None:
+def test_features_that_are_no_numbers_leave_no_embedding() -> None:
     broken = replace(finding(ct_study(3)), embedding=np.full((3, 4), np.nan, np.float16))
     assert embedding_of(broken) is None
+
+
+def test_a_bundle_that_was_not_trained_on_phantoms_is_named() -> None:
+    bundle = SimpleNamespace(manifest=SimpleNamespace(name="ct-own", modality="CT", recipe=SimpleNamespace(phantoms=None)))
+    with pytest.raises(InputError, match="ct-own was not trained on phantoms"):
+        bench_similar([cast("Bundle", bundle)], 2, ())
 
 
 @pytest.mark.slow
