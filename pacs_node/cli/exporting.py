@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.progress import Progress
 
 from pacs_node.cli.options import AsJson, ConfigFile, print_json, settings_of
 from pacs_node.workbench.deidentify.options import Dates, Options, Region
+
+if TYPE_CHECKING:
+    from pacs_node.workbench.exporting import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +43,8 @@ def export(
     retain_patient: Annotated[bool, typer.Option("--retain-patient-characteristics", help="Keep sex, age, size, weight, ….")] = False,
     clean_descriptors: Annotated[bool, typer.Option("--clean-descriptors", help="Keep descriptions as far as their words are harmless.")] = False,
     clean_region: Annotated[list[str] | None, typer.Option("--clean-region", help="X,Y,WIDTH,HEIGHT to blank where text may be burnt in; repeatable.")] = None,
-    trust_stated: Annotated[bool, typer.Option("--trust-stated", help="Believe ultrasound and secondary captures that say that no text is burnt in.")] = False,
-    results: Annotated[bool, typer.Option("--results", help="Also the results that the node made of the studies.")] = False,
+    trust_stated: Annotated[bool, typer.Option("--trust-stated", help="Believe pictures of suspect kinds that say that no text is burnt in.")] = False,
+    results: Annotated[bool, typer.Option("--results", help="Also the newest results that the node made of the studies.")] = False,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,7 +59,14 @@ def export(
     if not study and not folder:
         raise typer.BadParameter("name studies of the node, or a folder with --folder")
     options = Options(
-        retain_uids, retain_device, retain_institution, retain_patient, clean_descriptors, dates, _regions(clean_region), trust_stated=trust_stated
+        retain_uids=retain_uids,
+        retain_device=retain_device,
+        retain_institution=retain_institution,
+        retain_patient_characteristics=retain_patient,
+        clean_descriptors=clean_descriptors,
+        dates=dates,
+        regions=_regions(clean_region),
+        trust_stated=trust_stated,
     )
     settings = settings_of(config)
     wanted = Wanted(out, map_file or settings.node.data / MAP, tuple(study or ()), tuple(folder or ()), results)
@@ -66,9 +76,13 @@ def export(
     if as_json:
         print_json(report.as_json())
     else:
-        for warning in report.warnings:
-            typer.secho(f"warning: {warning}", fg="yellow", err=True)
-        for one in report.left_out:
-            typer.secho(f"left out: {one.source}: {one.reason}", fg="red", err=True)
-        typer.echo(f"{report.sentence()}; the map that leads back: {wanted.map}")
+        _tell(report, wanted.map)
     raise typer.Exit(1 if report.left_out else 0)
+
+
+def _tell(report: Exported, map_file: Path) -> None:
+    for warning in report.warnings:
+        typer.secho(f"warning: {warning}", fg="yellow", err=True)
+    for one in report.left_out:
+        typer.secho(f"left out: {one.source}: {one.reason}", fg="red", err=True)
+    typer.echo(f"{report.sentence()}; the map that leads back: {map_file}")

@@ -20,7 +20,7 @@ from pacs_node.workbench.deidentify.iods import needed
 from pacs_node.workbench.deidentify.options import LONGITUDINAL, Options, codes_of
 from pacs_node.workbench.deidentify.profile import Action, action_for
 from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
-from pacs_node.workbench.deidentify.traces import DUMMY_DATE, Traces, elements_of
+from pacs_node.workbench.deidentify.traces import DUMMY_DATE, Traces, elements_of, values_of
 from pacs_node.workbench.deidentify.words import REMOVED, harmless, scrubbed
 
 _TEXT = ("SH", "LO", "ST", "LT", "UC", "UT")
@@ -99,7 +99,7 @@ class _Walk:
         elif element.VR in _TEXT:
             if not _is_public_code(element, dataset):
                 _each(element, lambda text: scrubbed(text, self.cleaner.traces)[: _LONGEST.get(element.VR)])
-        elif element.VR in ("IS", "DS", "CS") and any(self.cleaner.traces.is_one(str(value)) for value in _values(element)):
+        elif element.VR in ("IS", "DS", "CS") and any(self.cleaner.traces.is_one(str(value)) for value in values_of(element)):
             element.value = None  # e.g. a Series Number that is the accession number
             return needed(self.sop_class_uid, (*path, element.keyword)) != "3"
         return True
@@ -134,7 +134,7 @@ class _Walk:
 
     def _clean_text(self, element: DataElement, *, stays: bool) -> bool:
         """Keep what is harmless of a text; where nothing is, one word stands in its place, or it goes."""
-        values = [harmless(str(value), self.cleaner.traces)[: _LONGEST.get(element.VR)] for value in _values(element)]
+        values = [harmless(str(value), self.cleaner.traces)[: _LONGEST.get(element.VR)] for value in values_of(element)]
         if not any(values):
             element.value = REMOVED
             return stays
@@ -158,14 +158,8 @@ def _is_public_code(element: DataElement, dataset: Dataset) -> bool:
     return element.keyword in _CODED and is_public(dataset)
 
 
-def _values(element: DataElement) -> list[object]:
-    if element.value is None or element.value == "":
-        return []
-    return list(element.value) if element.VM > 1 else [element.value]
-
-
 def _each(element: DataElement, change: Callable[[str], str]) -> None:
-    changed = [change(str(value)) for value in _values(element)]
+    changed = [change(str(value)) for value in values_of(element)]
     if changed:
         element.value = changed if len(changed) > 1 else changed[0]
 

@@ -124,9 +124,9 @@ def traces_of(dataset: Dataset, options: Options) -> Traces:
             if action in _GONE and keyword not in DESCRIPTORS:
                 traces.add(_of(element))
             elif action is Action.KEEP and keyword in DEVICE | INSTITUTION:
-                traces.retained |= {text for value in _values(element) if (text := _text(value))}
+                traces.retained |= {text for value in values_of(element) if (text := _text(value))}
             elif action is Action.KEEP and element.VR in ("DA", "DT"):
-                traces.retained |= {_text(value)[:8] for value in _values(element)}
+                traces.retained |= {_text(value)[:8] for value in values_of(element)}
         except DAMAGED:
             continue
     return traces
@@ -150,7 +150,7 @@ def _of(element: DataElement) -> Traces:
     found = Traces()
     if element.tag.is_private:
         return found  # what it means is not known: it goes as a whole, and its words may be anybody's
-    for text in map(_text, _values(element)):
+    for text in map(_text, values_of(element)):
         if text.upper() in _NEUTRAL:
             continue
         if element.VR == "PN":
@@ -165,8 +165,11 @@ def _of(element: DataElement) -> Traces:
     return found
 
 
-def _values(element: DataElement) -> list[object]:
-    return [] if element.VR == "SQ" else list(element.value) if element.VM > 1 else [element.value]
+def values_of(element: DataElement) -> list[object]:
+    """Return an element's values; none of a sequence."""
+    if element.VR == "SQ" or element.value is None or element.value == "":
+        return []
+    return list(element.value) if element.VM > 1 else [element.value]
 
 
 def _text(value: object) -> str:
