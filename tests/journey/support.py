@@ -102,10 +102,16 @@ def _orientation(header: Dataset) -> tuple[float, float, float, float, float, fl
     return row_x, row_y, row_z, column_x, column_y, column_z
 
 
+def _heat_spacing(header: Dataset) -> tuple[float, float]:
+    """Eight pixels of heat cover the source."""
+    rows, columns = map(float, header.get("PixelSpacing") or (1, 1))
+    return rows * float(header.get("Rows") or 16) / 8, columns * float(header.get("Columns") or 16) / 8
+
+
 def finding(headers: Sequence[Dataset]) -> Finding:
     """Return a finding on a series whose heat lies in the middle slice."""
     count = len(headers)
-    planes = tuple(Plane(tuple(map(float, h.ImagePositionPatient)), _orientation(h), (2.0, 2.0), 5.0) for h in headers)  # type: ignore[arg-type]
+    planes = tuple(Plane(tuple(map(float, h.ImagePositionPatient)), _orientation(h), _heat_spacing(h), 5.0) for h in headers)  # type: ignore[arg-type]
     frames = tuple(
         Frame(str(h.SOPInstanceUID), str(h.SOPClassUID), None, Plane(plane.position, plane.orientation, (1.0, 1.0), 5.0))
         for h, plane in zip(headers, planes, strict=True)
