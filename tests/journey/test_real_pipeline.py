@@ -66,7 +66,8 @@ def test_what_comes_back_is_valid_readable_and_lies_on_the_source_slices(
         job = jobs.list_jobs(session)[0]
     assert job.state is JobState.DONE, job.reason
     files = sorted((town.folder / "out").rglob("*.dcm"))
-    assert sorted({dcmread(file).Modality for file in files} - {"SEG"}) == ["CT", "OT", "SR"] and len(files) in (3, 4)
+    segmented = ["SEG"] if name.endswith("phantom") else []  # a patient's map is uncalibrated here: no regions
+    assert sorted(dcmread(file, stop_before_pixels=True).Modality for file in files) == sorted(["CT", "OT", *segmented, "SR"])
     source = tmp_path / "source.dcm"
     sources[0].save_as(source, enforce_file_format=True)
     tool("dciodvfy")
