@@ -9,14 +9,13 @@ from pathlib import Path
 
 from pacs_node import results
 from pacs_node.analysis.originals import read_images
+from pacs_node.autoencoder.codec import LARGEST_NEAR
 from pacs_node.config import Settings
 from pacs_node.dicom.header import read_object, text_of
 from pacs_node.errors import InputError, ResultRejected
 from pacs_node.records import ResultObject, Run, Sources, StoredImage
 from pacs_node.results.files import encode as part10
 from pacs_node.workbench.studies import files_below, studies_below
-
-LARGEST_NEAR = 8
 
 
 @dataclass(frozen=True)
