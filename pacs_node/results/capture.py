@@ -13,6 +13,7 @@ from pacs_node.records import Finding
 from pacs_node.results import codes as ours
 from pacs_node.results.canvas import Page
 from pacs_node.results.drawing import Heading, slice_page, text_page
+from pacs_node.results.files import even
 from pacs_node.results.identity import Label, add_request_attributes, copied_element, finish, local_time
 from pacs_node.results.lossiness import add_lossiness
 from pacs_node.results.references import frame_numbers, image_items, referenced_series, references_to
@@ -123,7 +124,7 @@ def _add_pixels(dataset: Dataset, pages: list[Page]) -> None:
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
     content = np.stack(pages).tobytes()
-    dataset.PixelData = content + b"\x00" * (len(content) % 2)
+    dataset.PixelData = even(content)
 
 
 def _add_vectors(dataset: Dataset, labels: list[str]) -> None:

@@ -19,6 +19,7 @@ from pacs_node.errors import InputError
 from pacs_node.records import StoredImage
 from pacs_node.results import codes as ours
 from pacs_node.results.case import children
+from pacs_node.results.files import even
 from pacs_node.results.identity import IMPLEMENTATION_CLASS_UID, copy_identity, is_plain, node_equipment
 from pacs_node.results.lossiness import is_lossy
 from pacs_node.results.wording import LONG_STRING, encodings_of, fit, one_line
@@ -133,5 +134,5 @@ def _add_pixels(dataset: Dataset, image: StoredImage) -> None:
     if values.ndim == 4:
         dataset.PlanarConfiguration = 0
     content = np.ascontiguousarray(values).tobytes()
-    dataset.PixelData = content + b"\0" * (len(content) % 2)
+    dataset.PixelData = even(content)
     dataset["PixelData"].VR = "OW" if values.dtype.itemsize > 1 else "OB"

@@ -16,6 +16,7 @@ from pydicom.uid import MultiFrameGrayscaleByteSecondaryCaptureImageStorage
 
 from pacs_node.records import Finding
 from pacs_node.results.capture import add_image
+from pacs_node.results.files import even
 from pacs_node.results.identity import Label, finish
 from pacs_node.results.modalities import manner_of
 from pacs_node.results.request import BuildRequest, finding_of
@@ -68,5 +69,5 @@ def _add_pixels(dataset: Dataset, frames: NDArray[np.uint8]) -> None:
         dataset.FrameIncrementPointer = 0x00182001  # Page Number Vector
         dataset.PageNumberVector = list(range(1, len(frames) + 1))
     content = frames.tobytes()
-    dataset.PixelData = content + b"\x00" * (len(content) % 2)
+    dataset.PixelData = even(content)
     dataset["PixelData"].VR = "OB"

@@ -12,6 +12,11 @@ from pydicom.dataset import Dataset
 from pacs_node.records import ResultObject
 
 
+def even(content: bytes) -> bytes:
+    """Return a value with the zero that makes its length even, where it needs one (PS3.5 7.1.1)."""
+    return content + b"\0" * (len(content) % 2)
+
+
 def encode(dataset: Dataset) -> bytes:
     """Return the Part 10 bytes of a dataset (PS3.10 7)."""
     buffer = BytesIO()

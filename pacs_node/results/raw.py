@@ -31,6 +31,7 @@ from pacs_node.dicom.header import text_of
 from pacs_node.dicom.uids import derive_uid
 from pacs_node.errors import InputError, ResultRejected
 from pacs_node.results import codes as ours
+from pacs_node.results.files import even
 from pacs_node.results.identity import Label, finish
 from pacs_node.results.latents import FORMAT_VERSION, Unpacked, unpack
 from pacs_node.results.references import image_items, references_to
@@ -94,7 +95,7 @@ def _add_block(dataset: Dataset, request: BuildRequest) -> None:
 
 
 def _even(content: bytes) -> bytes:
-    return content + b"\0" * (len(content) % 2)
+    return even(content)
 
 
 def _halves(values: NDArray[np.float16]) -> bytes:

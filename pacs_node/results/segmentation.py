@@ -22,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 from pacs_node.records import Algorithm, Finding, Plane
 from pacs_node.results import codes as ours
+from pacs_node.results.files import even
 from pacs_node.results.frames import Placed, add_references, anatomy_of, measures_of, name_dimensions, stand_in, write_frames
 from pacs_node.results.identity import Label, finish, region_tracking_uid
 from pacs_node.results.lossiness import add_lossiness
@@ -107,7 +108,7 @@ def packed(masks: Iterable[Mask]) -> bytes:
         content += np.packbits(bits[:whole], bitorder="little").tobytes()
         left = bits[whole:]
     content += np.packbits(left, bitorder="little").tobytes()
-    return bytes(content) + b"\x00" * (len(content) % 2)
+    return even(bytes(content))
 
 
 def _placed(finding: Finding, frame: SegmentFrame, in_patient: bool) -> Placed:

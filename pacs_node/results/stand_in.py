@@ -25,6 +25,7 @@ from pacs_node.errors import ResultRejected
 from pacs_node.records import Sources
 from pacs_node.results import codes as ours
 from pacs_node.results.case import code_of
+from pacs_node.results.files import even
 from pacs_node.results.identity import copied_element
 from pacs_node.results.modules import COPIED
 from pacs_node.results.references import Reference, evidence
@@ -50,7 +51,7 @@ def _pages(capture: Dataset) -> Iterator[Dataset]:
         page = Dataset()
         page.update({element.tag: copy.deepcopy(element) for element in capture if element.keyword not in _OF_MANY_FRAMES})
         content = capture.PixelData[index * size : (index + 1) * size]
-        page.PixelData = content + b"\x00" * (len(content) % 2)
+        page.PixelData = even(content)
         page["PixelData"].VR = "OB"
         if index < len(names):
             page.ImageComments = names[index]
