@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from pacs_node.autoencoder.gates import GATES
+from pacs_node.autoencoder.losses import box_mean
 
 STEM = 4
 SIZES: dict[str, tuple[int, ...]] = {"small": (48, 96, 128), "large": (192, 256, 320, 384)}
@@ -123,15 +124,9 @@ def contrasts(x: Tensor) -> Tensor:
 
 
 def _contrast(x: Tensor, width: int) -> Tensor:
-    mean, square = _around(x, width), _around(x * x, width)
+    mean, square = box_mean(x, width), box_mean(x * x, width)
     spread = (square - mean.square()).clamp(min=0).sqrt()
     return ((x - mean) / (_FAINTEST + spread)).clamp(-_STRONGEST, _STRONGEST) / 2
-
-
-def _around(x: Tensor, width: int) -> Tensor:
-    """Mean over ``width`` × ``width`` pixels, the border repeated outwards; along one edge and then the other."""
-    padded = nn.functional.pad(x, (width // 2,) * 4, mode="replicate")
-    return nn.functional.avg_pool2d(nn.functional.avg_pool2d(padded, (width, 1), 1), (1, width), 1)
 
 
 def _block(inputs: int, outputs: int, norm: str) -> nn.Sequential:

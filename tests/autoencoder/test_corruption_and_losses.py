@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pacs_node.autoencoder.corruption import CORRUPTIONS, Augmentation, augment, corrupt, irregular_region
-from pacs_node.autoencoder.losses import beta_nll, multi_scale_dissimilarity, structural_similarity
+from pacs_node.autoencoder.losses import beta_nll, box_mean, multi_scale_dissimilarity, structural_similarity
 
 
 def seeded(seed: int = 3) -> torch.Generator:
@@ -109,6 +109,13 @@ def test_augmentation_moves_slices_and_leaves_air_alone() -> None:
 def test_no_augmentation_is_the_identity() -> None:
     x = torch.rand(2, 1, 32, 32, generator=seeded(1))
     assert torch.allclose(augment(x, seeded(), Augmentation(0, 0, 0, 0, 0)), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 7, 9, 33])
+def test_a_box_mean_is_the_average_over_a_window_whose_border_is_repeated_outwards(width: int) -> None:
+    x = torch.rand(2, 3, 40, 24, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(x, (width // 2,) * 4, mode="replicate")
+    assert torch.allclose(box_mean(x, width), torch.nn.functional.avg_pool2d(padded, width, 1), atol=1e-6)
 
 
 def test_structural_similarity_is_one_for_equal_images_and_falls_with_difference() -> None:
