@@ -30,6 +30,7 @@ from pacs_node.analysis.calibration_file import CalibrationFile, read_calibratio
 from pacs_node.analysis.head_file import HEAD, TrainedHead, read_head
 from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import BASELINES, CALIBRATION, WEIGHTS, Manifest, read_manifest, sha256
+from pacs_node.autoencoder import threads
 from pacs_node.autoencoder.baselines import Baselines
 from pacs_node.autoencoder.familiarity import Familiarity
 from pacs_node.autoencoder.network import Detector, Network
@@ -73,6 +74,7 @@ class Bundle:
 
 def load(folder: Path) -> Bundle:
     """Load and verify a bundle; raises `BundleError` naming the file at fault and the remedy."""
+    threads.keep_memory()  # maps of a few megabytes come and go from here on
     manifest = read_manifest(folder)
     weights, baselines = (_verified(folder, manifest, name) for name in (WEIGHTS, BASELINES))
     network, normals, reference, familiarity = _weights(folder, manifest, weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from contextlib import closing
 
@@ -59,3 +61,27 @@ def test_an_array_is_mapped_some_slices_at_a_time() -> None:
     values, inside = np.arange(21 * 6, dtype=np.float32).reshape(21, 2, 3), np.arange(21 * 6).reshape(21, 2, 3) % 4 > 0
     found = threads.by_slice(lambda some, where: np.where(where, some, 0), values, inside)
     np.testing.assert_array_equal(found, np.where(inside, values, 0))
+
+
+def test_memory_that_is_given_back_stays_with_the_process_where_the_c_library_can_be_told() -> None:
+    mapped = """
+import ctypes, sys
+from pacs_node.autoencoder import threads
+class Mallinfo2(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+library = ctypes.CDLL(None)
+if not hasattr(library, "mallinfo2"):
+    sys.exit(77)
+library.mallinfo2.restype, library.malloc.restype = Mallinfo2, ctypes.c_void_p
+before = library.mallinfo2().hblks
+library.malloc(8 << 20)
+print(library.mallinfo2().hblks - before)
+threads.keep_memory()
+before = library.mallinfo2().hblks
+library.malloc(8 << 20)
+print(library.mallinfo2().hblks - before)
+"""
+    done = subprocess.run([sys.executable, "-c", mapped], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this C library counts no mapped blocks")
+    assert done.stdout.split() == ["1", "0"], done.stderr  # blocks of 8 MB that were taken from the system alone
