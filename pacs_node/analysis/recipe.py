@@ -136,7 +136,8 @@ class Recipe(Part):
 class DetectorPart(Part):
     """A second network that learns to see changes: its shape, and how it is trained; see `autoencoder.change`. Augmentation is the recipe's.
 
-    ``batch`` slices, or as many crops as have their area, make a step; ``crop`` 0 stands for whole slices.
+    ``batch`` slices, or as many crops as have their area, make a step; ``crop`` 0 stands for whole slices. ``left_out``: the share of usual
+    pixels that the autoencoder finds most unusual, which teach nothing, lest findings among the training studies be learnt as usual.
     """
 
     inputs: int = 3
@@ -149,6 +150,7 @@ class DetectorPart(Part):
     batch: int = Field(8, ge=1)
     rate: float = Field(3e-3, gt=0)
     patience: int = Field(8, ge=1)
+    left_out: float = Field(0.0, ge=0, lt=0.5)
 
     def architecture(self, pixels: int) -> Architecture:
         """Return its shape on a grid of ``pixels`` an edge; raises `ValueError` where the parts contradict each other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,20 +13,23 @@ import torch
 from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis import familiar
 from pacs_node.analysis.manifest import Manifest, read_manifest
+from pacs_node.autoencoder import threads
 from pacs_node.autoencoder.baselines import fit_baselines
 from pacs_node.autoencoder.familiarity import Familiarity
-from pacs_node.autoencoder.fitting import Diverged, History, Schedule, Step, fit
+from pacs_node.autoencoder.fitting import Diverged, History, Schedule, Slices, Step, fit
 from pacs_node.autoencoder.network import Detector, Network
 from pacs_node.autoencoder.normals import Example, fit_normals, with_whole
 from pacs_node.autoencoder.precision import arithmetic, device_of
 from pacs_node.autoencoder.reference import keep
+from pacs_node.autoencoder.trimming import usual
 from pacs_node.errors import InputError
 from pacs_node.workbench import material
 from pacs_node.workbench.material import Report
 from pacs_node.workbench.shelf import Shelf, shelved
 from pacs_node.workbench.suspects import Suspect, suspects_in
 
-CHECKPOINT, DETECTOR_CHECKPOINT = "training.part", "detector.part"
+CHECKPOINT, FIRST_CHECKPOINT, DETECTOR_CHECKPOINT = "training.part", "detector-first.part", "detector.part"
+FIRST_LOOK = 0.3  # of a detector's epochs, before it helps to say what it should not be taught
 LEAST_STUDIES = 8
 LEAST_HELD_OUT = 2
 _OTHER_PROTOCOLS = 60  # phantoms, for the gate
@@ -66,6 +70,7 @@ def train(
     recipe, device and number of threads give the same weights. ``device`` is one of `precision.DEVICES`. Raises `BundleError` or
     `InputError` in one sentence.
     """
+    threads.keep_memory()
     manifest = read_manifest(bundle_dir)
     _usable(device, manifest)
     studies = _known(studies_of(bundle_dir, manifest, data, labels, report), manifest, report)
@@ -98,7 +103,8 @@ def train_detector(
     studies = _known(studies_of(bundle_dir, manifest, data, labels, report), manifest, report)
     _detect(_Run(bundle_dir, studies, report, _usable(device, manifest)), manifest, network)
     _measure(bundle_dir, manifest, network, studies, report)
-    (bundle_dir / DETECTOR_CHECKPOINT).unlink(missing_ok=True)
+    for name in (FIRST_CHECKPOINT, DETECTOR_CHECKPOINT):
+        (bundle_dir / name).unlink(missing_ok=True)
     return _trained(bundle_dir, studies, None, report)
 
 
@@ -125,22 +131,44 @@ def _fit(bundle_dir: Path, manifest: Manifest, studies: Studies, report: Report,
     torch.manual_seed(manifest.recipe.seed)
     network = Network(manifest.architecture)
     run = _Run(bundle_dir, studies, report, _usable(device, manifest))
-    history = run.fit("training", network, manifest.recipe.schedule, CHECKPOINT)
+    history = run.fit("training", network, manifest.recipe.schedule, CHECKPOINT, run.slices(network.architecture.inputs))
     _detect(run, manifest, network)
     _measure(bundle_dir, manifest, network, studies, report)
-    for name in (CHECKPOINT, DETECTOR_CHECKPOINT):
+    for name in (CHECKPOINT, FIRST_CHECKPOINT, DETECTOR_CHECKPOINT):
         (bundle_dir / name).unlink(missing_ok=True)
     return history
 
 
 def _detect(run: _Run, manifest: Manifest, network: Network) -> None:
-    """Train the detector beside the autoencoder, where ``model.yaml`` asks for one."""
-    if manifest.detector is None or manifest.detectors is None:
+    """Train the detector beside the autoencoder, where ``model.yaml`` asks for one: after a first look, where something is to be left out (`trimming`)."""
+    part = manifest.detector
+    if part is None or manifest.detectors is None:
         return
-    torch.manual_seed(manifest.detector.seed)
+    schedule, lessons = part.schedule(manifest.recipe), run.slices(manifest.detectors.inputs)
+    network.detector = None
+    if part.left_out:
+        first = replace(schedule, epochs=math.ceil(FIRST_LOOK * schedule.epochs))
+        network.detector = _learn(run, manifest, first, FIRST_CHECKPOINT, _without_the_unusual(run, manifest, network, lessons))
+        lessons = _without_the_unusual(run, manifest, network, lessons)
+    network.detector = _learn(run, manifest, schedule, DETECTOR_CHECKPOINT, lessons)
+
+
+def _learn(run: _Run, manifest: Manifest, schedule: Schedule, checkpoint: str, lessons: Slices) -> Detector:
+    assert manifest.detectors is not None
+    torch.manual_seed(schedule.seed)
     detector = Detector(manifest.detectors)
-    run.fit("training the detector", detector, manifest.detector.schedule(manifest.recipe), DETECTOR_CHECKPOINT)
-    network.detector = detector
+    run.fit("training the detector" if checkpoint == DETECTOR_CHECKPOINT else "a first look", detector, schedule, checkpoint, lessons)
+    return detector
+
+
+def _without_the_unusual(run: _Run, manifest: Manifest, network: Network, lessons: Slices) -> Slices:
+    """Take what the network finds unusual so far out of the foreground of all training slices."""
+    assert manifest.detector is not None
+    scoring, found = manifest.scoring, run.studies
+    run.report("looking for what is unusual", 0.0)
+    foreground = usual(network, found.train_on.studies, found.held_out.studies, scoring.fusion, scoring.bins, manifest.detector.left_out)
+    run.report("looking for what is unusual", 1.0)
+    return Slices(lessons.pixels, torch.cat(foreground))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +180,17 @@ class _Run:
     report: Report
     device: torch.device
 
-    def fit(self, what: str, network: Network | Detector, schedule: Schedule, checkpoint: str) -> History:
-        """Train one network; raises `InputError` where it diverges."""
+    def slices(self, inputs: int) -> Slices:
+        """Return all slices to train on, each with its neighbours."""
+        return self.studies.train_on.slices(inputs)
+
+    def fit(self, what: str, network: Network | Detector, schedule: Schedule, checkpoint: str, lessons: Slices) -> History:
+        """Train one network on ``lessons``; raises `InputError` where it diverges."""
         inputs = network.architecture.inputs
         try:
             return fit(
                 network,
-                self.studies.train_on.slices(inputs),
+                lessons,
                 self.studies.held_out.slices(inputs),
                 schedule,
                 device=self.device,

@@ -66,7 +66,9 @@ def test_a_detector_is_added_to_a_trained_bundle_whose_autoencoder_stays_as_it_w
         training.train_detector(copy)
     text = (copy / "model.yaml").read_text()
     (copy / "model.yaml").write_text(
-        text.replace("scoring: {bins: 2}", "detector: {inputs: 3, channels: [8, 16], crop: 32, epochs: 2}\nscoring: {bins: 2, pixel: [1, 1, 1, 1, 0, 1]}")
+        text.replace(
+            "scoring: {bins: 2}", "detector: {inputs: 3, channels: [8, 16], crop: 32, epochs: 2, left_out: 0.03}\nscoring: {bins: 2, pixel: [1, 1, 1, 1, 0, 1]}"
+        )
     )
     training.train_detector(copy)
     after = bundles.load(copy)
