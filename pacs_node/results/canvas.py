@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from pacs_node.results.lettering import font, lettering
 Page = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-WHITE, GREY, AMBER, BLACK = (255, 255, 255), (185, 185, 185), (255, 190, 60), (0, 0, 0)
+WHITE, GREY, AMBER, CYAN, BLACK = (255, 255, 255), (185, 185, 185), (255, 190, 60), (110, 235, 255), (0, 0, 0)
 LARGE, MEDIUM, SMALL = 30, 25, 22  # pixels of an em
 
 
@@ -32,6 +33,15 @@ class Canvas:
     def mark(self, place: tuple[int, int], text: str, anchor: str = "mm", size: int = MEDIUM) -> None:
         """Write a mark on a picture with an outline, so that it is seen on any ground."""
         self._draw.text(place, text, fill=AMBER, font=font(size), anchor=anchor, stroke_width=3, stroke_fill=BLACK)
+
+    def mark_region(self, place: tuple[int, int], text: str) -> None:
+        """Write the number of a region, from ``place`` (left, middle) on, in the colour of its outline."""
+        self._draw.text(place, text, fill=CYAN, font=font(SMALL), anchor="lm", stroke_width=3, stroke_fill=BLACK)
+
+    def outline(self, points: Sequence[tuple[float, float]]) -> None:
+        """Draw a closed outline: light on black, so that it is seen on any ground."""
+        for colour, width in ((BLACK, 6), (CYAN, 2)):
+            self._draw.line([*points, points[1]], fill=colour, width=width, joint="curve")
 
     def bar(self, box: tuple[int, int, int, int], colour: Colour) -> None:
         """Fill a rectangle: left, top, right and bottom, all inclusive."""

@@ -29,7 +29,7 @@ def build_capture(request: BuildRequest, companions: Mapping[str, Dataset]) -> D
     finding = finding_of(request, "sc")
     tops = top_slices(finding, request.sources.analysed)[:MOST_SLICES]
     heading = heading_of(request)
-    pages = [summary_page(request, finding), *(slice_page(finding, top, heading) for top in tops)]
+    pages = [summary_page(request, finding), *(slice_page(finding, top, heading, request.regions) for top in tops)]
     label = Label("sc", MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", 2, f"{algorithm_line(finding.algorithm)} anomaly pictures")
     dataset = Dataset()
     add_image(dataset, request)

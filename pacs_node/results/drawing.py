@@ -30,8 +30,10 @@ from PIL import Image
 from pacs_node.records import Finding
 from pacs_node.results import panels
 from pacs_node.results.canvas import AMBER, GREY, LARGE, MEDIUM, SMALL, WHITE, Canvas, Page, fitted, shortened, width_of, wrapped
+from pacs_node.results.marks import draw_regions, on_slice, regions_line
 from pacs_node.results.modalities import manner_of
 from pacs_node.results.panels import SIZE
+from pacs_node.results.regions import Region
 from pacs_node.results.wording import Slice, algorithm_line, number, score_line
 
 MARGIN = 20
@@ -121,22 +123,23 @@ def _draw_strip(canvas: Canvas, finding: Finding) -> None:
 # --- slice page --------------------------------------------------------------------------------------------------------
 
 
-def slice_page(finding: Finding, top: Slice, heading: Heading) -> Page:
-    """Draw the page of one slice."""
+def slice_page(finding: Finding, top: Slice, heading: Heading, regions: Sequence[Region] = ()) -> Page:
+    """Draw the page of one slice; ``regions`` are all of the finding."""
     canvas, scale = Canvas(WIDTH, HEIGHT), panels.SCALES[finding.heat_calibrated]
-    original, heat = panels.anatomy(finding, top.index), panels.heat(finding, top.index)
+    original, heat, found = panels.anatomy(finding, top.index), panels.heat(finding, top.index), on_slice(regions, top.index)
     _write_head(canvas, finding, top, heading)
-    canvas.write((LEFT, PANEL_TOP - 10), "original with heat", SMALL, GREY)
+    canvas.write((LEFT, PANEL_TOP - 10), "original with heat and regions" if found else "original with heat", SMALL, GREY)
     canvas.write((RIGHT, PANEL_TOP - 10), "original", SMALL, GREY)
     canvas.write((RIGHT, LOWER_TOP - 10), "reconstruction, synthetic", SMALL, GREY)
     canvas.paste((LEFT, PANEL_TOP), panels.overlay(original, heat, scale))
     canvas.paste((RIGHT, PANEL_TOP), _reduced(original))
     canvas.paste((RIGHT, LOWER_TOP), _reduced(panels.reconstruction(finding, top.index)))
-    letters = _letters(finding, top.index)
+    numbered = draw_regions(canvas, (LEFT, PANEL_TOP), finding, top.index, found)
+    letters = panels.letters_of(finding, top.index)
     for corner, size in (((LEFT, PANEL_TOP), SIZE), ((RIGHT, PANEL_TOP), ASIDE), ((RIGHT, LOWER_TOP), ASIDE)):
         _write_letters(canvas, corner, size, letters)
     _draw_scale(canvas, (LEFT, _BAR_TOP), scale)
-    _write_legend(canvas, finding, scale, drawn=bool((heat >= scale.shown_from).any()))
+    _write_legend(canvas, finding, top.index, scale, ("" if (heat >= scale.shown_from).any() else "None on this picture.", regions_line(found, numbered)))
     return canvas.page()
 
 
@@ -144,7 +147,7 @@ def lettered(picture: panels.Image, finding: Finding, index: int) -> Page:
     """Return a panel of a slice, grey or colour, with the orientation at its edges: (SIZE, SIZE, 3)."""
     canvas = Canvas(SIZE, SIZE)
     canvas.paste((0, 0), picture)
-    _write_letters(canvas, (0, 0), SIZE, _letters(finding, index))
+    _write_letters(canvas, (0, 0), SIZE, panels.letters_of(finding, index))
     return canvas.page()
 
 
@@ -155,11 +158,11 @@ def colour_key(scale: panels.Scale) -> Page:
     return canvas.page()
 
 
-def window_line(finding: Finding) -> str:
-    """Say the display window, with what its numbers are."""
-    (low, high), manner = panels.window_edges(finding), manner_of(finding.volume)
+def window_line(finding: Finding, index: int) -> str:
+    """Say the display window of a slice, with what its numbers are."""
+    manner = manner_of(finding.volume)
     unit = f" {manner.unit}" if manner.unit else ""
-    return f"Window centre {number((low + high) / 2)}, width {number(high - low)}{unit}{', dark is high' if manner.dark_is_high else ''}."
+    return f"Window {panels.slice_window(finding, index).words}{unit}{', dark is high' if manner.dark_is_high else ''}."
 
 
 def _write_head(canvas: Canvas, finding: Finding, top: Slice, heading: Heading) -> None:
@@ -174,12 +177,6 @@ def _write_head(canvas: Canvas, finding: Finding, top: Slice, heading: Heading) 
 def _reduced(panel: panels.Image) -> panels.Image:
     """Return a panel at the size of the small ones."""
     return np.asarray(Image.fromarray(panel).resize((ASIDE, ASIDE), Image.Resampling.BOX))
-
-
-def _letters(finding: Finding, index: int) -> dict[str, str]:
-    """Return the letter of each edge of a slice; none where it has no place in the patient."""
-    plane = finding.volume.frames[index].plane
-    return panels.edge_letters(plane) if plane is not None and manner_of(finding.volume).in_patient else {}
 
 
 def _write_letters(canvas: Canvas, corner: tuple[int, int], size: int, letters: dict[str, str]) -> None:
@@ -203,9 +200,8 @@ def _draw_scale(canvas: Canvas, corner: tuple[int, int], scale: panels.Scale) ->
         canvas.write((across, top + 46), name, SMALL, anchor=anchor)
 
 
-def _write_legend(canvas: Canvas, finding: Finding, scale: panels.Scale, *, drawn: bool) -> None:
-    """Say what the colours mean and how the pictures are shown."""
-    none = "" if drawn else " None on this picture."
-    words = f"{scale.caption}{none} {window_line(finding)} {algorithm_line(finding.algorithm)}. Not for measurements."
-    for row, line in enumerate(fitted(words, SMALL, _ROOM, 3)):
+def _write_legend(canvas: Canvas, finding: Finding, index: int, scale: panels.Scale, seen: Sequence[str]) -> None:
+    """Say what the colours mean, what of it is ``seen``, and how the pictures are shown."""
+    parts = (scale.caption, *seen, window_line(finding, index), f"{algorithm_line(finding.algorithm)}.", "Not for measurements.")
+    for row, line in enumerate(fitted(" ".join(filter(None, parts)), SMALL, _ROOM, 3)):
         canvas.write((LEFT, _BAR_TOP + 46 + (row + 1) * _SMALL_LINE), line, SMALL, GREY)

@@ -55,12 +55,18 @@ def _ahead(mask: Mask, corner: Corner, heading: Corner, side: Corner) -> bool:
 
 def outlines(finding: Finding, region: Region) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Yield, slice by slice, (index of the slice, closed polyline (n, 2) of column and row in pixels of its source image)."""
+    for index in region.slices:
+        for points in outlines_on(finding, region, index):
+            yield index, points
+
+
+def outlines_on(finding: Finding, region: Region, index: int) -> Iterator[NDArray[np.float64]]:
+    """Yield the closed polylines of a region on one of its slices; see `outlines`."""
     first = np.array([region.box[1].start, region.box[2].start])
-    for offset, index in enumerate(region.slices):
-        labels, count = ndimage.label(region.mask[offset])
-        for label in range(1, count + 1):
-            corners = np.array(border(labels == label), dtype=np.float64)
-            yield index, on_source(finding, index, corners + first)
+    labels, count = ndimage.label(region.mask[index - region.box[0].start])
+    for label in range(1, count + 1):
+        corners = np.array(border(labels == label), dtype=np.float64)
+        yield on_source(finding, index, corners + first)
 
 
 def on_source(finding: Finding, index: int, corners: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from pacs_node.records import Finding, Frame, Place, Plane
 from pacs_node.results.colours import colour
 from pacs_node.results.modalities import manner_of
+from pacs_node.results.windows import Window, window_of
 
 SIZE = 512  # pixels of a square panel
 _OPACITY = 0.6
@@ -132,13 +133,13 @@ def source_to_grid(finding: Finding, index: int) -> Affine:
 
 
 def anatomy(finding: Finding, index: int) -> Image:
-    """Return the slice at the source's resolution in the finding's window, (SIZE, SIZE) grey."""
-    return _shown(finding, _grey(finding.volume.pixels[index], slice_view(finding, index).source, window_edges(finding)))
+    """Return the slice at the source's resolution in its window, (SIZE, SIZE) grey."""
+    return _shown(finding, _grey(finding.volume.pixels[index], slice_view(finding, index).source, slice_window(finding, index).edges))
 
 
 def reconstruction(finding: Finding, index: int) -> Image:
     """Return the model's reconstruction of the slice in the same window and place, (SIZE, SIZE) grey."""
-    return _shown(finding, _grey(finding.reconstruction[index], slice_view(finding, index).grid, window_edges(finding)))
+    return _shown(finding, _grey(finding.reconstruction[index], slice_view(finding, index).grid, slice_window(finding, index).edges))
 
 
 def _shown(finding: Finding, grey: Image) -> Image:
@@ -146,13 +147,9 @@ def _shown(finding: Finding, grey: Image) -> Image:
     return 255 - grey if manner_of(finding.volume).dark_is_high else grey
 
 
-def window_edges(finding: Finding) -> tuple[float, float]:
-    """Return lower and upper edge of the display window; where it is unusable, of the values in the volume."""
-    centre, width = finding.window
-    if np.isfinite(centre) and np.isfinite(width) and width > 0:
-        return centre - width / 2, centre + width / 2
-    known = finding.volume.pixels[np.isfinite(finding.volume.pixels)]
-    return (float(known.min()), float(max(known.max(), known.min() + 1))) if known.size else (0.0, 1.0)
+def slice_window(finding: Finding, index: int) -> Window:
+    """Return the window of a slice: of its original and of its reconstruction."""
+    return window_of(finding, index, SCALES[finding.heat_calibrated].shown_from)
 
 
 def _grey(pixels: Grid, mapping: Affine, edges: tuple[float, float]) -> Image:
@@ -211,3 +208,9 @@ def edge_letters(plane: Plane) -> dict[str, str]:
         "top": direction_letters((-cx, -cy, -cz)),
         "bottom": direction_letters((cx, cy, cz)),
     }
+
+
+def letters_of(finding: Finding, index: int) -> dict[str, str]:
+    """Return the letters at the edges of a slice; none where it has no place in the patient."""
+    plane = finding.volume.frames[index].plane
+    return edge_letters(plane) if plane is not None and manner_of(finding.volume).in_patient else {}

@@ -88,7 +88,6 @@ def _content(finding: Finding, bundle: Bundle, headers: Sequence[Dataset]) -> di
         "slices": _slices(finding, bundle, headers),
         "caption": panels.SCALES[finding.heat_calibrated].caption,
         "key": data_uri(colour_key(panels.SCALES[finding.heat_calibrated])),
-        "window": window_line(finding),
         "usual": _usual(bundle),
         "remarks": list(dict.fromkeys((*finding.volume.remarks, *finding.remarks))),
     }
@@ -134,6 +133,7 @@ def _slices(finding: Finding, bundle: Bundle, headers: Sequence[Dataset]) -> lis
         shown.append(
             {
                 "line": top.line,
+                "window": window_line(finding, top.index),
                 "pictures": {what: data_uri(lettered(pixels, finding, top.index)) for what, pixels in pictures(finding, top.index).named.items()},
                 "hot": f"z {hot.z:.2f} at the hottest place: {why.largest(hot.contributions)}" if hot is not None else "",
                 "nearest": _nearest(finding, bundle, top.index),

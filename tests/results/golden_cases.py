@@ -20,7 +20,9 @@ from pacs_node.analysis.grid import Grid, resample
 from pacs_node.records import Finding, Frame, Verdict
 from pacs_node.results import BuildRequest, lettering
 from pacs_node.results.capture import heading_of, summary_page
+from pacs_node.results.denoised import frames_of_model
 from pacs_node.results.drawing import slice_page
+from pacs_node.results.regions import regions_of
 from pacs_node.results.wording import top_slices
 from tests.results import modalities
 from tests.results.similarity import least
@@ -79,6 +81,25 @@ def _heat(slices: int, top: float) -> NDArray[np.float32]:
     return heat
 
 
+def chest() -> BuildRequest:
+    """Return a request of a slice through lungs, of a bundle for soft tissue, with heat in the left lung and in the muscle of the back."""
+    y, x = np.mgrid[:96, :128].astype(float)
+    pixels = np.where(np.hypot((x - 64) / 56, (y - 48) / 40) < 1, 40.0, -1000.0)
+    for column in (40, 88):
+        pixels[np.hypot((x - column) / 17, (y - 46) / 27) < 1] = -820.0
+    pixels[np.hypot(x - 64, y - 74) < 8] = 600.0
+    pixels[np.hypot(x - 92, y - 38) < 5] = 30.0
+    made = seen(request(), millimetres=4.0)
+    volume = replace(made.finding.volume, pixels=np.stack([pixels.astype(np.float32)] * len(made.finding.volume.frames)))
+    grid = resample(volume, Grid(64, 4.0, -300.0))
+    heat = np.zeros_like(made.finding.heat)
+    for row, column, height, width, value in ((24, 42, 7, 7, 3.9), (46, 22, 3, 9, 3.4), (30, 16, 3, 3, 3.2), (20, 52, 2, 2, 3.1)):
+        heat[TOP, row : row + height, column : column + width] = value
+    model = gaussian_filter(np.nan_to_num(grid.view, nan=-1000.0), (0, 1.5, 1.5))
+    facts = {"volume": volume, "heat": heat, "view": grid.view, "reconstruction": model, "planes": grid.planes, "places": grid.places}
+    return changed(made, window=(40.0, 400.0), **facts)
+
+
 # --- pages -------------------------------------------------------------------------------------------------------------
 
 
@@ -91,7 +112,13 @@ def summary(made: BuildRequest) -> Page:
 def a_slice(made: BuildRequest) -> Page:
     """Draw the page of the slice that stands out most."""
     assert made.finding is not None
-    return slice_page(made.finding, top_slices(made.finding, made.sources.analysed)[0], heading_of(made))
+    return slice_page(made.finding, top_slices(made.finding, made.sources.analysed)[0], heading_of(made), regions_of(made.finding))
+
+
+def denoised(made: BuildRequest) -> Page:
+    """Draw the denoised reconstruction of one slice."""
+    assert made.finding is not None
+    return np.repeat(frames_of_model(made.finding)[TOP][..., None], 3, axis=-1)
 
 
 def changed(made: BuildRequest, **facts: object) -> BuildRequest:
@@ -134,6 +161,10 @@ GOLDEN: Mapping[str, Callable[[], Page]] = {
     "slice-mr-sagittal": lambda: a_slice(seen(modalities.CASES["enhanced MR"](), orientation=SAGITTAL)),
     "slice-pet-coronal": lambda: a_slice(seen(modalities.pet(), orientation=CORONAL)),
     "slice-ultrasound": _ultrasound,
+    "slice-ct-lung-regions": lambda: a_slice(chest()),
+    "denoised-ct-lung": lambda: denoised(chest()),
+    "denoised-mr-sagittal": lambda: denoised(seen(modalities.CASES["enhanced MR"](), orientation=SAGITTAL)),
+    "denoised-pet": lambda: denoised(seen(modalities.pet())),
 }
 """Name of the file to what draws it."""
 

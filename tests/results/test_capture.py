@@ -61,7 +61,8 @@ def test_nobody_can_measure_in_it(capture):
 
 
 @pytest.mark.parametrize("tilt", [0.0, 15.0])
-def test_heat_is_drawn_on_the_lesion_and_nowhere_else(tilt):
+def test_heat_is_drawn_on_the_lesion_and_nowhere_else(tilt, monkeypatch):
+    monkeypatch.setattr(drawing, "draw_regions", lambda *facts: ())  # their outlines have colours, too
     pages = capture_of(request(Shape(tilt=tilt))).pixel_array
     drawn = coloured(large(pages[1]))
     # grid (12, 20) of 32 × 5 mm over the middle: 22.5 mm to the left of the patient, 17.5 mm above the middle; the panel shows 0.5 mm a pixel
@@ -164,7 +165,7 @@ def test_a_slice_without_drawn_heat_says_that_there_is_none(made, monkeypatch):
     monkeypatch.setattr(Canvas, "write", lambda canvas, place, text, *rest, **options: written.append(text))
     build(replace(made, kinds=("sc",)))
     assert [text for text in written if text.startswith("Heat:")] == [
-        "Heat: calibrated pixel tail, drawn where p<0.05. Window centre 40, width 80.",
+        "Heat: calibrated pixel tail, drawn where p<0.05. Outlined: region 1 of the",
         "Heat: calibrated pixel tail, drawn where p<0.05. None on this picture. Window",
         "Heat: calibrated pixel tail, drawn where p<0.05. None on this picture. Window",
     ]
@@ -190,4 +191,5 @@ def test_the_strip_of_scores_marks_the_slices_that_stand_out(made):
 
 
 def test_a_window_without_numbers_is_told_as_it_is_drawn(made):
-    assert drawing.window_line(replace(made.finding, window=(float("nan"), 0.0))) == "Window centre -50, width 1900."
+    found = replace(made.finding, window=(float("nan"), 0.0))
+    assert drawing.window_line(found, 3) == "Window soft tissue, W 1900 L -50."

@@ -14,6 +14,7 @@ from scipy.ndimage import shift
 
 from pacs_node.results import panels
 from pacs_node.results.canvas import Canvas
+from pacs_node.results.windows import Window
 from tests.results.golden_cases import FOLDER, GOLDEN, a_slice, saved, seen
 from tests.results.similarity import least, ssim
 from tests.results.studies import request
@@ -70,7 +71,7 @@ CHANGES = {
     "no heat": (panels, "overlay", lambda grey, heat, scale: np.repeat(grey[..., None], 3, axis=-1)),
     "heat moved by a grid pixel": (panels, "heat", lambda finding, index, heat=panels.heat: np.roll(heat(finding, index), 8, axis=1)),
     "anatomy mirrored": (panels, "anatomy", lambda finding, index, anatomy=panels.anatomy: anatomy(finding, index)[:, ::-1]),
-    "another window": (panels, "window_edges", lambda finding: (5.0, 85.0)),
+    "another window": (panels, "slice_window", lambda finding, index: Window(45.0, 80.0)),
     "another end of the scale": (panels, "SCALES", {True: replace(panels.SCALES[True], shown_from=1.5)}),
     "colours reversed": (panels, "colour", lambda values, colour=panels.colour: colour(1 - values)),
     "text moved by a pixel": (Canvas, "write", moved),

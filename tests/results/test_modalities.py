@@ -209,14 +209,14 @@ def test_uptake_is_dark():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("PET", "Window centre 2.5, width 5 SUV by body weight, dark is high."),
-        ("enhanced MR", "Window centre 50, width 100 relative units."),
-        ("ultrasound loop", "Window centre 128, width 256 grey levels."),
-        ("enhanced CT", "Window centre 40, width 80."),
+        ("PET", "Window W 5 L 2.5 SUV by body weight, dark is high."),
+        ("enhanced MR", "Window W 100 L 50 relative units."),
+        ("ultrasound loop", "Window W 256 L 128 grey levels."),
+        ("enhanced CT", "Window brain, W 80 L 40."),
     ],
 )
 def test_the_window_is_told_with_its_unit(name, words):
-    assert drawing.window_line(CASES[name]().finding) == words
+    assert drawing.window_line(CASES[name]().finding, 0) == words
 
 
 # --- several pipelines of one study ------------------------------------------------------------------------------------
