@@ -150,7 +150,7 @@ class DetectorPart(Part):
     batch: int = Field(8, ge=1)
     rate: float = Field(3e-3, gt=0)
     patience: int = Field(8, ge=1)
-    left_out: float = Field(0.0, ge=0, lt=0.5)
+    left_out: float = Field(0.08, ge=0, lt=0.5)
 
     def architecture(self, pixels: int) -> Architecture:
         """Return its shape on a grid of ``pixels`` an edge; raises `ValueError` where the parts contradict each other."""
