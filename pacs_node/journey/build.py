@@ -116,7 +116,7 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
     try:
         made = _with_representation(house, task, built, kinds)  # fewer kinds, but still a variant with UIDs of its own
         request = replace(_request(house, task, built.finding, built.notice, sources, made, part.variant), representation=built.representation)
-        part.objects = _save_all(house, task, part.variant, results.build(request), sources)
+        part.objects = _save_all(house, task, part.variant, request)
         faults = dict.fromkeys(fault for _, _, _, found in part.objects for fault in found)
         if faults and "notice" not in kinds:
             raise ResultRejected(part.variant, tuple(faults))
@@ -124,7 +124,7 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
         house.alert("gate", f"job {task.job_id}", str(error))
         notice = Notice(NoticeStatus.FAILED, _UNENCODED if built.unencodable and kinds == ("raw",) else _REFUSED)
         request = _request(house, task, None, notice, sources, ("notice",), f"{part.variant}-notice")  # each variant's notice has its own UIDs
-        replacement = _save_all(house, task, request.run.variant, results.build(request), sources)
+        replacement = _save_all(house, task, request.run.variant, request)
         if any(target.get("notice") for target in task.targets if target["destination"] in destinations):
             part.objects = [*part.objects, *replacement]
     return part
@@ -180,12 +180,10 @@ def attempt_folder(task: Task) -> str:
     return f"results/{task.job_id // 1000:04d}/{task.job_id}/{task.run.number}-{task.attempts}"
 
 
-def _save_all(
-    house: House, task: Task, variant: str, objects: Sequence[ResultObject], sources: Sources
-) -> list[tuple[ResultObject, str, str, tuple[str, ...]]]:
+def _save_all(house: House, task: Task, variant: str, request: results.BuildRequest) -> list[tuple[ResultObject, str, str, tuple[str, ...]]]:
     folder = f"{attempt_folder(task)}/{variant}"
-    saved = []
-    structural = results.check_all(tuple(objects), sources)
+    objects, saved = results.build(request), []
+    structural = results.check_all(objects, request.sources, request.finding)
     for obj in objects:
         path = f"{folder}/{obj.order:03d}-{obj.kind}.dcm"
         sha256 = results.save(obj, house.folder(folder) / f"{obj.order:03d}-{obj.kind}.dcm")

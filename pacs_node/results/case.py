@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
 from pacs_node.dicom.header import text_of
+from pacs_node.records import Place
 from pacs_node.results.identity import MODEL_NAME
 
 
@@ -19,6 +20,7 @@ class Case:
     analysed: tuple[Dataset, ...]
     others: tuple[Dataset, ...]
     companions: tuple[Dataset, ...]  # other objects of the same build
+    places: Mapping[tuple[str, int], Place] = field(default_factory=dict)  # of the analysis grid, by SOP Instance UID and frame number, where they are known
 
     @property
     def sources(self) -> tuple[Dataset, ...]:

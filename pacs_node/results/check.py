@@ -13,8 +13,8 @@ from pydicom.uid import RawDataStorage
 
 from pacs_node.dicom.header import DAMAGED, identity, is_synthetic, text_of
 from pacs_node.dicom.uids import is_valid_uid
-from pacs_node.records import ResultObject, Sources
-from pacs_node.results import check_frames, check_report
+from pacs_node.records import Finding, Place, ResultObject, Sources
+from pacs_node.results import check_frames, check_places, check_report
 from pacs_node.results.case import Case, algorithm_of, children, code_of, is_node, pointers
 from pacs_node.results.demands import DEMANDS
 from pacs_node.results.modules import COPIED, PATIENT, STUDY, TYPE_2
@@ -26,16 +26,26 @@ _LEADING_ELSEWHERE = frozenset((*COPIED, "RequestAttributesSequence", "Reference
 _MENDED = frozenset(("DeidentificationMethod",))  # the only attribute of these modules that `identity` may change
 
 
-def check(dataset: Dataset, sources: Sources, companions: Iterable[Dataset] = ()) -> tuple[str, ...]:
-    """Return the structural faults of one object, none where it may leave. ``companions`` are the other objects of its build."""
-    case = Case(dataset, sources.analysed, sources.others, tuple(companions))
+def check(dataset: Dataset, sources: Sources, companions: Iterable[Dataset] = (), finding: Finding | None = None) -> tuple[str, ...]:
+    """Return the structural faults of one object, none where it may leave.
+
+    ``companions`` are the other objects of its build; ``finding``, where it is at hand, says where the analysis grid lies on the sources.
+    """
+    case = Case(dataset, sources.analysed, sources.others, tuple(companions), places_of(finding))
     return tuple(dict.fromkeys(fault for rule in _RULES for fault in rule(case)))
 
 
-def check_all(objects: Sequence[ResultObject], sources: Sources) -> tuple[str, ...]:
-    """Return the faults of all objects of a build, each with its kind, and of what they must have in common."""
+def places_of(finding: Finding | None) -> dict[tuple[str, int], Place]:
+    """Return where the analysis grid lies on each analysed image or frame; nothing where that is not known."""
+    if finding is None or not finding.places:
+        return {}
+    return {(frame.sop_uid, frame.number or 1): place for frame, place in zip(finding.volume.frames, finding.places, strict=True)}
+
+
+def check_all(objects: Sequence[ResultObject], sources: Sources, finding: Finding | None = None) -> tuple[str, ...]:
+    """Return the faults of all objects of a build, each with its kind, and of what they must have in common; see `check`."""
     datasets = [made.dataset for made in objects]
-    faults = [f"{made.kind}: {fault}" for made in objects for fault in check(made.dataset, sources, datasets)]
+    faults = [f"{made.kind}: {fault}" for made in objects for fault in check(made.dataset, sources, datasets, finding)]
     shared = [keyword for keyword in ("SOPInstanceUID", "SeriesInstanceUID") if len({text_of(data, keyword) for data in datasets}) < len(datasets)]
     faults += [f"two objects of the build share one {keyword}" for keyword in shared]
     if len({algorithm_of(dataset) for dataset in datasets if algorithm_of(dataset) is not None}) > 1:
@@ -136,4 +146,4 @@ def _representation(case: Case) -> Iterator[str]:
         yield from (f"the private block lacks {element}" for element in lacking(case.dataset))
 
 
-_RULES = (_attributes, _same_patient_and_study, _uids, _references, _equipment, _representation, *check_report.RULES, *check_frames.RULES)
+_RULES = (_attributes, _same_patient_and_study, _uids, _references, _equipment, _representation, *check_report.RULES, *check_frames.RULES, *check_places.RULES)

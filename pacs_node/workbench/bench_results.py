@@ -97,7 +97,7 @@ def _judged(request: results.BuildRequest, folder: Path) -> tuple[float, float |
     """Return the seconds that the gate takes over all objects of a build, and the program from outside over their files."""
     objects = results.build(request)
     begun = time.perf_counter()
-    results.check_all(objects, request.sources)
+    results.check_all(objects, request.sources, request.finding)
     gate = time.perf_counter() - begun
     if shutil.which("dciodvfy") is None:
         return gate, None

@@ -170,7 +170,7 @@ def real(modality: str, files: Sequence[Path], *, kinds: tuple[str, ...] = KINDS
     heat = np.zeros_like(grid.view)
     middle = len(heat) // 2
     y, x = np.mgrid[:64, :64]
-    heat[middle] = np.exp(-((x - 36) ** 2 + (y - 28) ** 2) / 20)
+    heat[middle] = np.where(np.isfinite(grid.view[middle]), np.exp(-((x - 36) ** 2 + (y - 28) ** 2) / 20), 0.0)
     small = Shape()
     template = finding(small, tuple(header(small, index) for index in range(small.slices)), calibrated=False)
     found: Finding = replace(

@@ -126,7 +126,7 @@ def with_long_words():
 
 
 def with_many_regions():
-    made = request(Shape(slices=6, grid=64, grid_spacing=4.0), kinds=KINDS)
+    made = request(Shape(slices=6, rows=128, grid=64, grid_spacing=4.0), kinds=KINDS)
     heat = np.zeros_like(made.finding.heat)
     for number, (index, row, column) in enumerate(product(range(0, 6, 2), range(0, 64, 4), range(0, 64, 4))):
         heat[index, row : row + 2, column : column + 2] = 3.1 + number / 1000

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from pacs_node.errors import ResultRejected
-from pacs_node.records import Population
+from pacs_node.records import Place, Population
 from pacs_node.results import build, check, check_all
 from pacs_node.results.demands import DEMANDS
 from pacs_node.results.modules import TYPE_2
@@ -241,6 +241,98 @@ def test_a_fault_is_found_and_told(made, results, kind, spoil, fault):
     spoil(spoilt)
     faults = check(spoilt, made.sources, [other for name, other in data.items() if name != kind])
     assert any(fault in one for one in faults), faults
+
+
+# --- where frames lie --------------------------------------------------------------------------------------------------
+
+
+def in_frames(change, first=0):
+    """Return what changes the position, from frame ``first`` on."""
+
+    def spoil(data):
+        for frame in data.PerFrameFunctionalGroupsSequence[first:]:
+            place = frame.PlanePositionSequence[0]
+            place.ImagePositionPatient = [float(part) + step for part, step in zip(place.ImagePositionPatient, change, strict=True)]
+
+    return spoil
+
+
+def measured(spacing):
+    return lambda data: setattr(data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0], "PixelSpacing", list(spacing))
+
+
+def directed(*orientation):
+    return lambda data: setattr(data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0], "ImageOrientationPatient", list(orientation))
+
+
+def fill(data):
+    """Heat on all pixels of a map, or all pixels of all segments."""
+    keyword = "FloatPixelData" if "FloatPixelData" in data else "PixelData"
+    value = np.ones(1, "<f4").tobytes() if keyword == "FloatPixelData" else b"\xff"
+    setattr(data, keyword, value * (len(data[keyword].value) // len(value)))
+
+
+ELSEWHERE, TURNED, OUTSIDE = "lies elsewhere on its source slice", "is turned against its source slice", "shows something outside its source slice"
+PLACES = {
+    "a fiftieth of a millimetre to the left": (in_frames((0.02, 0, 0)), ELSEWHERE),
+    "a fiftieth of a millimetre down": (in_frames((0, 0.02, 0)), ELSEWHERE),
+    "a third of the slice": (in_frames((60, 0, 0)), ELSEWHERE),
+    "one frame alone": (in_frames((0.5, 0, 0), first=-1), ELSEWHERE),
+    "larger pixels": (measured((5.002, 5.002)), ELSEWHERE),
+    "pixels that are not square": (measured((5.0, 4.9)), ELSEWHERE),
+    "turned in its plane": (directed(0.9999995, 0.001, 0, -0.001, 0.9999995, 0), TURNED),
+    "mirrored": (directed(-1, 0, 0, 0, 1, 0), TURNED),
+    "rows for columns": (directed(0, 1, 0, 1, 0, 0), TURNED),
+}
+
+
+def placed(made):
+    """Return the finding of `studies.request` with the place of its grid: 160 mm over the middle of 96 × 128 pixels of 2 mm, in steps of 5 mm."""
+    return replace(made.finding, places=(Place(47.5 - 15.5 * 2.5, 63.5 - 15.5 * 2.5, 2.5, 2.5),) * len(made.finding.volume.frames))
+
+
+@pytest.mark.parametrize("kind", ["pm", "seg"])
+@pytest.mark.parametrize("name", PLACES)
+def test_a_frame_that_lies_elsewhere_on_its_slice_is_found(made, results, kind, name):
+    spoil, fault = PLACES[name]
+    spoilt = copy.deepcopy(next(one.dataset for one in results if one.kind == kind))
+    spoil(spoilt)
+    faults = check(spoilt, made.sources, [one.dataset for one in results], placed(made))
+    assert any(fault in one for one in faults), faults
+
+
+@pytest.mark.parametrize("tilt", [0.0, 17.0])
+def test_frames_on_their_slices_pass_with_the_place_of_the_grid(tilt):
+    made = request(Shape(slices=4, tilt=tilt), kinds=("pm", "seg", "sr"))
+    assert check_all(build(made), made.sources, placed(made)) == ()
+
+
+def test_a_frame_that_lies_elsewhere_than_the_others_is_found_without_the_place_of_the_grid(made, results):
+    spoilt = copy.deepcopy(results[0].dataset)
+    in_frames((0.02, 0, 0), first=2)(spoilt)
+    assert check(spoilt, made.sources) == tuple(f"frame {number} lies elsewhere on its source slice than the first frame" for number in (3, 4))
+
+
+@pytest.mark.parametrize("kind", ["pm", "seg"])
+def test_a_grid_may_reach_beyond_its_slice_but_shows_nothing_there(kind):
+    made = request(Shape(slices=2, columns=64), kinds=("pm", "seg"))  # the grid of 160 mm on a slice of 128 mm
+    objects = {one.kind: one.dataset for one in build(made)}
+    assert check(objects[kind], made.sources, objects.values()) == ()
+    spoilt = copy.deepcopy(objects[kind])
+    fill(spoilt)
+    assert any(OUTSIDE in fault for fault in check(spoilt, made.sources, objects.values()))
+
+
+def test_axes_that_are_not_quite_square_to_each_other_are_no_fault():
+    shape = Shape(slices=2, attributes={"ImageOrientationPatient": [1, 0, 0, 0.005, 0.9999875, 0]})
+    made = request(shape, kinds=("pm",))
+    right, down = np.array([1.0, 0, 0]), np.array([0.005, 0.9999875, 0])
+    frames, planes = made.finding.volume.frames, []
+    for frame in frames:
+        middle = np.array(frame.plane.position) + (47.5 - 15.5 * 2.5) * 2 * down + (63.5 - 15.5 * 2.5) * 2 * right
+        planes.append(replace(frame.plane, position=tuple(middle.tolist()), orientation=(1, 0, 0, 0.005, 0.9999875, 0), spacing=(5.0, 5.0)))
+    found = replace(placed(made), planes=tuple(planes))
+    assert check_all(build(replace(made, finding=found)), made.sources, found) == ()
 
 
 def population_of(value):
