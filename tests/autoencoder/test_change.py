@@ -13,7 +13,7 @@ from torch import Tensor
 from pacs_node.autoencoder import change, scoring
 from pacs_node.autoencoder.corruption import Augmentation
 from pacs_node.autoencoder.fitting import Schedule, Slices, fit
-from pacs_node.autoencoder.network import Architecture, Detector, Network, contrasts, with_neighbours
+from pacs_node.autoencoder.network import Architecture, Detector, Network, contrasts, unshuffled, with_neighbours
 from pacs_node.autoencoder.normals import Example, fit_normals
 from pacs_node.autoencoder.scoring import Fusion, Stratum
 
@@ -201,5 +201,5 @@ def test_batch_normalisation_ends_with_the_statistics_of_clean_slices() -> None:
     fit(network, train, Slices(*slices(8, seed=1)), Schedule(epochs=1, batch=16, augmentation=STILL))
     assert not network.training
     first = network.encoder[0][0]
-    before = first[0](network.stem(contrasts(train.pixels)))
+    before = first[0](unshuffled(contrasts(train.pixels)))
     assert torch.allclose(first[1].running_mean, before.mean((0, 2, 3)), atol=1e-3)

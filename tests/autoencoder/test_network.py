@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pacs_node.autoencoder.gates import GATES
-from pacs_node.autoencoder.network import Architecture, Network, with_neighbours
+from pacs_node.autoencoder.network import Architecture, Detector, Network, unshuffled, with_neighbours
 
 SMALL = {"pixels": 32, "channels": (8, 16), "gates": ("open", "open")}
 
@@ -68,3 +68,20 @@ def test_neighbours_are_the_slices_before_and_after_and_ends_repeat() -> None:
     stack = torch.arange(4.0)[:, None, None].expand(4, 2, 2)
     assert with_neighbours(stack, 3)[:, :, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3]]
     assert with_neighbours(stack, 1)[:, :, 0, 0].tolist() == [[0], [1], [2], [3]]
+
+
+def test_settled_statistics_are_folded_into_the_weights_and_say_the_same() -> None:
+    detector = Detector(Architecture(32, 3, (8, 16), ("open", "open"), contrast=True, norm="batch"))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        detector(torch.rand(4, 3, 32, 32, generator=generator))  # statistics that are neither 0 nor 1
+    convolution, norm, activation = block = detector.eval().encoder[0][0]
+    x = torch.randn(2, convolution.in_channels, 8, 8, generator=generator)
+    assert torch.allclose(block(x), activation(norm(convolution(x))), atol=1e-5)
+
+
+def test_space_becomes_depth_as_in_torch_with_the_channels_last_in_memory() -> None:
+    x = torch.rand(2, 3, 16, 8)
+    found = unshuffled(x)
+    assert torch.equal(found, torch.nn.functional.pixel_unshuffle(x, 4))
+    assert found.is_contiguous(memory_format=torch.channels_last)

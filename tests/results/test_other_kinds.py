@@ -90,7 +90,7 @@ def test_words_and_letters_of_denoised_pictures_keep_clear_of_the_middle_and_are
     picture = frames[0, band:-band]
     touched = np.argwhere(picture != 128)
     assert len(touched) and (np.abs(touched - (np.array(picture.shape) - 1) / 2).max(axis=1) > 0.38 * columns).all()
-    (tall,) = [np.ptp(np.flatnonzero((frames[0, :band // 2] > 128).any(axis=1))) + 1]
+    (tall,) = [np.ptp(np.flatnonzero((frames[0, : band // 2] > 128).any(axis=1))) + 1]
     assert tall * shown >= 11  # a capital letter
     expected = {"SYNTHETIC · AI · research use", "not for diagnosis", "slice 1 of 2", "slice 2 of 2", "brain, W 80 L 40"}
     assert {line for lines in written for line in lines} >= expected
