@@ -254,4 +254,9 @@ _METHODS = (
         lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_LINE),
     ),
     _Method("prediction", _predicted, _unpredicted),
+    _Method(
+        "JPEG-LS by pixel",
+        lambda stack, near: codec_jpegls.encode(stack, near, codec_jpegls.BY_PIXEL) if stack.shape[1] > 1 else None,
+        lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_PIXEL),
+    ),
 )

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
 
-BY_PLANE, BY_LINE = 0, 1
-"""How the planes of a colour picture are coded: one after the other, or together line by line."""
+BY_PLANE, BY_LINE, BY_PIXEL = 0, 1, 2
+"""How the planes of a colour picture are coded: one after the other, or together line by line or pixel by pixel."""
 
 _EOI = b"\xff\xd9"
 _MOST_ROWS, _MOST_PLANES = 0xFFFF, 0xFF  # that SOF55 can say; rows or columns
+_USUAL = {1: (8,), 2: (12, 16)}  # by bytes of a value: numbers of bits that are tried beside the fewest, for a code may be some bytes shorter with them
 _LEAST_BYTES = 3  # that a picture takes in a stream
 
 
@@ -31,28 +32,37 @@ def encode(stack: NDArray[np.int32], near: int, interleave: int) -> bytes | None
     if not _can_say(stack.shape):
         return None
     for picture in _pictures(stack, interleave):
-        bits = max(2, int(picture.max()).bit_length())
-        loss = min(near, (2**bits - 1) // 2)
-        rows, columns, planes = picture.shape
-        pixels = picture.astype("<u2" if bits > 8 else np.uint8).tobytes()
-        try:
-            stream = bytes(jpeg_ls.encode_buffer(pixels, rows, columns, planes, bits, loss, interleave))
-        except (RuntimeError, ValueError):
+        least = max(2, int(picture.max()).bit_length())
+        coded = [made for bits in sorted({least, *_USUAL[1 + (least > 8)]}) if bits >= least and (made := _coded(picture, bits, near, interleave))]
+        if not coded:
             return None
-        frame, scan = _markers(bits, picture.shape, loss, interleave)
-        at = stream.find(scan, len(frame))
-        if not stream.startswith(frame) or at < 0 or not stream.endswith(_EOI):
-            return None
+        bits, preset, segment = min(coded, key=lambda one: len(one[1]) + len(one[2]))
         writer.number(bits)
-        writer.part(stream[len(frame) : at])
-        writer.part(stream[at + len(scan) : -len(_EOI)])
+        writer.part(preset)
+        writer.part(segment)
     return writer.content()
+
+
+def _coded(picture: NDArray[np.int32], bits: int, near: int, interleave: int) -> tuple[int, bytes, bytes] | None:
+    """Return bits, preset parameters and entropy-coded segment of a picture (rows, columns, planes), None where its encoder cannot."""
+    loss = min(near, (2**bits - 1) // 2)
+    rows, columns, planes = picture.shape
+    pixels = picture.astype("<u2" if bits > 8 else np.uint8).tobytes()
+    try:
+        stream = bytes(jpeg_ls.encode_buffer(pixels, rows, columns, planes, bits, loss, interleave))
+    except (RuntimeError, ValueError):
+        return None
+    frame, scan = _markers(bits, picture.shape, loss, interleave)
+    at = stream.find(scan, len(frame))
+    if not stream.startswith(frame) or at < 0 or not stream.endswith(_EOI):
+        return None
+    return bits, stream[len(frame) : at], stream[at + len(scan) : -len(_EOI)]
 
 
 def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interleave: int) -> NDArray[np.int32]:
     """Decode what `encode` made of a stack of ``shape``; raises `StreamError`."""
     frames, planes, rows, columns = shape
-    together = planes if interleave == BY_LINE else 1
+    together = 1 if interleave == BY_PLANE else planes
     if not _can_say(shape):
         raise StreamError(f"JPEG-LS has no pictures of {rows} rows, {columns} columns, {planes} planes")
     if reader.left < frames * planes // together * _LEAST_BYTES:
@@ -79,10 +89,10 @@ def _can_say(shape: tuple[int, ...]) -> bool:
 
 
 def whole_size(stack: NDArray[np.int32], near: int) -> int | None:
-    """Return how many bytes the JPEG-LS codestreams of a stack take, markers included, the smaller way where planes can be coded in two."""
+    """Return how many bytes the JPEG-LS codestreams of a stack take, markers included, the smallest way where planes can be coded in several."""
     sizes = []
     for interleave in ways(stack.shape[1]):
-        content, together = encode(stack, near, interleave), stack.shape[1] if interleave == BY_LINE else 1
+        content, together = encode(stack, near, interleave), 1 if interleave == BY_PLANE else stack.shape[1]
         if content is not None:
             reader, pictures = Reader(content), len(stack) * stack.shape[1] // together
             markers = sum(map(len, _markers(8, (1, 1, together), 0, interleave))) + len(_EOI)
@@ -97,13 +107,13 @@ def _length(reader: Reader) -> int:
 
 def ways(planes: int) -> tuple[int, ...]:
     """Return how pictures of so many planes can be coded."""
-    return (BY_PLANE,) if planes == 1 else (BY_PLANE, BY_LINE)
+    return (BY_PLANE,) if planes == 1 else (BY_PLANE, BY_LINE, BY_PIXEL)
 
 
 def _pictures(stack: NDArray[np.int32], interleave: int) -> NDArray[np.int32]:
     """Return (pictures, rows, columns, planes of a picture)."""
     frames, planes, rows, columns = stack.shape
-    return stack.transpose(0, 2, 3, 1) if interleave == BY_LINE else stack.reshape(frames * planes, rows, columns, 1)
+    return stack.reshape(frames * planes, rows, columns, 1) if interleave == BY_PLANE else stack.transpose(0, 2, 3, 1)
 
 
 def _markers(bits: int, shape: tuple[int, ...], near: int, interleave: int) -> tuple[bytes, bytes]:

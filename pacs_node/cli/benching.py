@@ -265,6 +265,56 @@ def similar(
     raise typer.Exit(0 if found and found[0]["recall"] >= 0.95 else 1)
 
 
+@bench.command()
+def representation(
+    folder: Annotated[list[Path] | None, typer.Option("--folder", help="Folder with DICOM series; may be given several times.")] = None,
+    bundle: Annotated[list[str] | None, typer.Option("--bundle", help="Also a phantom as this bundle was trained on; name or folder, repeatable.")] = None,
+    near: Annotated[list[int] | None, typer.Option("--k", min=0, max=8, help="Error bound in stored values, repeatable; left out: 0, 1, 2, 4, 8.")] = None,
+    most: Annotated[int, typer.Option("--most-slices", min=1, help="Frames of a series, from its middle.")] = 12,
+    json_file: JsonFile = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Also write the tables to this file.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Compare our compressed stream with JPEG-LS at the same error bound, and with JPEG 2000 and HTJ2K at the same PSNR; each in one thread.
+
+    Every pixel is compared with its original. Exit code 1 where one is further off than k, or where our stream is larger than JPEG-LS.
+
+    Example: pacs-node bench representation --folder STUDIES --k 0 --k 2 --most-slices 8
+    """
+    from pacs_node.workbench.bench import work_folder
+    from pacs_node.workbench.bench_representation import (
+        NEARS,
+        RATE_COLUMNS,
+        as_markdown,
+        bench_representation,
+        gain_rows,
+        heading,
+        rate_rows,
+        series_in,
+        write_phantom,
+    )  # fmt: skip
+    from pacs_node.workbench.offline import find_bundle
+
+    settings = settings_of(config)
+    with Console(stderr=True).status("reading") as status, work_folder(None) as made:
+        series = [one for some in folder or () for one in series_in(some, most)]
+        for name in bundle or ():
+            series += series_in(write_phantom(find_bundle(settings, name), made, most), most, f"phantom of {Path(name).name}")
+        found = bench_representation(series, near or NEARS, lambda what: status.update(what))
+    _write(json_file, found)
+    if markdown is not None:
+        markdown.write_text(as_markdown(found))
+    for one in found["series"]:
+        print_table(heading(one), RATE_COLUMNS, rate_rows(one), "nothing was measured")
+    print_table("Smaller than JPEG-LS by", *gain_rows(found), "nothing was measured")
+    if "HTJ2K" not in found["codecs"]:
+        typer.echo("HTJ2K is left out: pip install 'pacs-node[test]' brings imagecodecs, which encodes it")
+    typer.echo("one thread, its processor time; megabytes of stored values; PSNR and SSIM against the range of the values; our encoder checks itself")
+    for fault in found["faults"]:
+        typer.secho(fault, fg="red", err=True)
+    raise typer.Exit(1 if found["faults"] else 0)
+
+
 def _analysis_row(one: dict[str, Any], stages: Sequence[str]) -> list[object]:
     rate = f"{one['slices_per_s']:.0f} ({one['range'][0]:.0f} to {one['range'][1]:.0f})"
     return [one["way"], rate, f"{one['processor_ms_per_slice']:.2f}", *(f"{100 * one['share'][stage]:.0f}" for stage in stages), f"{one['peak_mb']:.0f}"]

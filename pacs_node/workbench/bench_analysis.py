@@ -93,7 +93,7 @@ def bench_analysis(
         "slices": slices,
         "rows": rows,
         "rounds": rounds,
-        "processor": _processor(),
+        "processor": processor(),
         "bfloat16": has_bfloat16(torch.device(device)),
         "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
         "ways": [_row(way, found[way], slices) for way in found],
@@ -122,7 +122,8 @@ def _row(way: Way, rounds: Sequence[Round], slices: int) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
