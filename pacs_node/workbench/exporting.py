@@ -23,7 +23,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from pydicom import dcmwrite
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.uid import RawDataStorage
 from sqlalchemy import select
@@ -96,13 +96,22 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A study's files; ``number``: of the node's study, None for one of a folder; ``problem``: why nothing of it may go; ``patients``: whose it may be."""
+    """A study's files; ``number``: of the node's study; ``folder``: in which it was found, if it is none of the node's.
+
+    ``problem``: why nothing of it may go; ``patients``: whose it may be.
+    """
 
     name: str
     files: tuple[Path, ...]
     number: int | None = None
+    folder: Path | None = None
     problem: str = ""
     patients: frozenset[tuple[str, ...]] = frozenset()  # as `InstanceRow.identity`; empty: anybody's
+
+    @property
+    def subject(self) -> str:
+        """What the audit table calls it."""
+        return f"study {self.number}" if self.folder is None else "a study in a folder"
 
 
 def export(settings: Settings, wanted: Wanted, options: Options, said: Callable[[str, float], None] = lambda what, fraction: None) -> Exported:
@@ -115,9 +124,12 @@ def export(settings: Settings, wanted: Wanted, options: Options, said: Callable[
     except OSError as error:
         raise InputError(f"the folder {wanted.out} cannot be made ({error.strerror}): name one that can be written with --out") from error
     with Pseudonyms(wanted.map) as pseudonyms:
+        if not pseudonyms.keep_options(wanted.out, options):
+            exported.warnings[f"{wanted.out} held files before: with which options they were exported is not in the map {wanted.map}"] = None
+        audited = _can_be_audited(settings, sources, exported)
         for done, source in enumerate(sources):
             said(f"exporting {source.name}", done / len(sources))
-            with _audited(settings, source, options, exported):
+            with _noted(settings if audited else None, source, options, exported):
                 _Study(source, wanted.out, options, pseudonyms, exported).export()
     said("exporting", 1.0)
     return exported
@@ -142,7 +154,7 @@ def _within(path: Path, folder: Path) -> bool:
 def _of_folders(folders: tuple[Path, ...], exported: Exported) -> Iterator[_Source]:
     for folder in folders:
         for study in studies_below(folder, lambda file, reason: exported.left_out.append(LeftOut(str(file), reason))):
-            yield _Source(f"study {study.study_uid} in {folder}", study.files)
+            yield _Source(f"study {study.study_uid} in {folder}", study.files, folder=folder.resolve())
 
 
 def _of_node(settings: Settings, wanted: Wanted, exported: Exported) -> list[_Source]:
@@ -167,7 +179,8 @@ def _ambiguous(session: Session, name: str) -> Iterator[str]:
 def _source(settings: Settings, session: Session, row: StudyRow, *, results: bool) -> _Source:
     name = f"study {row.id}"
     if row.state is StudyState.HELD:
-        return _Source(name, (), row.id, f"it is held: {row.held_reason or 'whose it is, is not certain'}; free it first with `pacs-node release {row.id}`")
+        held = f"it is held: {row.held_reason or 'whose it is, is not certain'}; free it first with `pacs-node release {row.id}`"
+        return _Source(name, (), row.id, problem=held)
     here = (InstanceRow.study_id == row.id, InstanceRow.removed_at.is_(None), ~InstanceRow.own, InstanceRow.rejected == "")
     instances = session.scalars(select(InstanceRow).where(*here).order_by(InstanceRow.id)).all()
     paths = [instance_path(one) for one in instances]
@@ -175,7 +188,7 @@ def _source(settings: Settings, session: Session, row: StudyRow, *, results: boo
         paths += [one.path for job in _jobs_that_hold(session, row) for one in _objects_of(job)]
     gone = f"its files were removed ({row.removed_reason})" if row.removed_at else "none of its objects may be used"
     files = tuple(settings.node.data / path for path in paths)
-    return _Source(name, files, row.id, "" if paths else gone, frozenset(tuple(one.identity) for one in instances))
+    return _Source(name, files, row.id, problem="" if paths else gone, patients=frozenset(tuple(one.identity) for one in instances))
 
 
 def _jobs_that_hold(session: Session, row: StudyRow) -> list[JobRow]:
@@ -192,11 +205,23 @@ def _objects_of(job: JobRow) -> list[ObjectRow]:
     return [one for one in last if one.variant not in rejected and one.removed_at is None]
 
 
+def _can_be_audited(settings: Settings, sources: list[_Source], exported: Exported) -> bool:
+    """Tell whether there is an audit table to write into; studies of the node come from beside it, of folders alone it may be missing, which is said."""
+    try:
+        with open_store(settings):
+            return True
+    except InputError as error:
+        if any(source.folder is None for source in sources):
+            raise
+        exported.warnings[f"this export is written into no audit table: {error}"] = None
+        return False
+
+
 @contextmanager
-def _audited(settings: Settings, source: _Source, options: Options, exported: Exported) -> Iterator[None]:
-    """Count a study; of one of the node, note in the audit table that it is exported, before anything leaves, and what has left, also after a failure."""
+def _noted(settings: Settings | None, source: _Source, options: Options, exported: Exported) -> Iterator[None]:
+    """Count a study; note in the audit table, where there is one, that it is exported, before anything leaves, and what has left, also after a failure."""
     used = sorted(name for name, value in asdict(options).items() if value and name != "dates")
-    before, detail = exported.written, {"dates": options.dates.value, "options": used}
+    before, detail = exported.written, {"dates": options.dates.value, "options": used} | ({"folder": str(source.folder)} if source.folder else {})
     _note_in_audit(settings, source, "export begun", detail)
     try:
         yield
@@ -205,10 +230,10 @@ def _audited(settings: Settings, source: _Source, options: Options, exported: Ex
         _note_in_audit(settings, source, "exported", {"objects": exported.written - before, **detail})
 
 
-def _note_in_audit(settings: Settings, source: _Source, what: str, detail: dict[str, Any]) -> None:
-    if source.number is not None:
+def _note_in_audit(settings: Settings | None, source: _Source, what: str, detail: dict[str, Any]) -> None:
+    if settings is not None:
         with open_store(settings) as store, store.write() as session:
-            audit(session, operator(), what, f"study {source.number}", detail, now())
+            audit(session, operator(), what, source.subject, detail, now())
 
 
 # --- one study -----------------------------------------------------------------------------------------------------------------
@@ -288,7 +313,8 @@ class _Study:
             dataset.RecognizableVisualFeatures = "YES"
         encoded = BytesIO()
         dcmwrite(encoded, dataset, enforce_file_format=True)
-        left = own.left_in(encoded.getvalue(), public_words(dataset))
+        public = public_words(dataset)
+        left = own.left_in(encoded.getvalue(), public) or own.left_in_texts(dcmread(BytesIO(encoded.getvalue())), public)
         if left:
             raise Refused(f"a value that identifies (of {left}) still stood in what was made of it")
         self.pseudonyms.save()

@@ -65,6 +65,18 @@ def test_an_export_is_audited_before_and_afterwards_without_saying_who(town: Tow
     assert (done.action, done.subject, done.detail) == ("exported", "study 1", {"objects": 4, "dates": "shift", "options": ["retain_uids"]})
 
 
+def test_an_export_of_a_folder_is_audited_where_a_node_has_run(town: Town) -> None:
+    folder = save(town.folder / "elsewhere", ct_slice(0, study="B", patient="P2"))
+    wanted = Wanted(town.folder / "shared", town.folder / "map.db", folders=(folder,))
+    told = export(town.settings, wanted, Options())
+    with town.house.store.read() as session:
+        begun, done = session.scalars(select(AuditRow).where(AuditRow.action.like("export%")).order_by(AuditRow.id))
+    detail = {"dates": "remove", "options": [], "folder": str(folder.resolve())}
+    assert (begun.action, begun.subject, begun.detail) == ("export begun", "a study in a folder", detail)
+    assert (done.action, done.subject, done.detail) == ("exported", "a study in a folder", {"objects": 1, **detail})
+    assert not [warning for warning in told.warnings if "audit" in warning]
+
+
 def test_an_export_that_breaks_off_is_audited(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: Path, to: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

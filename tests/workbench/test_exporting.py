@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +16,10 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ComprehensiveSRStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from pacs_node.errors import InputError
+from pacs_node.workbench.deidentify.cleaning import Cleaner
 from pacs_node.workbench.deidentify.options import Dates, Options
 from pacs_node.workbench.deidentify.pseudonyms import Pseudonyms
-from pacs_node.workbench.deidentify.traces import Traces
+from pacs_node.workbench.deidentify.traces import Traces, traces_of
 from pacs_node.workbench.deidentify.words import harmless
 from tests.journey.support import ct_slice
 from tests.workbench.secrets_of import every_element, exported, left_in, run, save, secrets
@@ -486,3 +488,67 @@ def test_a_map_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="cannot be written"):
             opened.save()
         opened._database.execute("PRAGMA query_only = 0")
+
+
+# --- what a folder is filled with, and where that is written down ------------------------------------------------------------
+
+
+def test_a_folder_is_not_filled_with_what_other_options_make(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "one", telling()), save(tmp_path / "two", ct_slice(0, study="B"))
+    assert run(tmp_path, first, Options(retain_uids=True)).written == 1
+    with pytest.raises(InputError, match=r"other options \(--dates remove --retain-uids\) than these \(--dates shift\): name another folder with --out"):
+        run(tmp_path, second, Options(dates=Dates.SHIFT))
+    assert len(exported(tmp_path / "out")) == 1
+    assert run(tmp_path, second, Options(retain_uids=True)).written == 1, "the same options go on"
+    assert run(tmp_path, second, Options(dates=Dates.SHIFT), out="elsewhere").written == 1
+    shutil.rmtree(tmp_path / "out")
+    assert run(tmp_path, second, Options(dates=Dates.SHIFT)).written == 1, "an emptied folder begins anew"
+
+
+def test_a_folder_that_another_map_has_filled_is_warned_of(tmp_path: Path) -> None:
+    source = save(tmp_path / "in", ct_slice(0))
+    run(tmp_path, source)
+    told = run(tmp_path, source, map_file="other.db")
+    assert [warning for warning in told.warnings if "held files before" in warning and "other.db" in warning]
+
+
+def test_an_export_of_a_folder_says_where_there_is_no_audit_table(tmp_path: Path) -> None:
+    told = run(tmp_path, save(tmp_path / "in", ct_slice(0)))
+    assert [warning for warning in told.warnings if "written into no audit table" in warning and str(tmp_path / "data") in warning]
+
+
+# --- encodings that switch between sets of characters ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "iso2022_jp_2"])
+@pytest.mark.parametrize("written", ["山田", "病山田太郎院", "Yamada=山田^太郎", "この山田太郎です"])
+def test_a_name_is_found_in_bytes_that_switch_between_sets_of_characters(written: str, encoding: str) -> None:
+    traces = Traces(texts={"山田太郎" if "太郎" in written and "^" not in written else "山田"}, encodings={"utf-8", encoding})
+    data = b"\0\1LO" + written.encode(encoding) + b"\0"
+    assert traces.left_in(data) == "an attribute"
+    assert Traces(texts={"佐藤一郎"}, encodings=traces.encodings).left_in(data) == ""
+
+
+@pytest.mark.parametrize(("name", "character_set"), [one for one in NAMES if not one[0].isascii()])
+@pytest.mark.parametrize("around", ["{}", "(病{}院)"])
+def test_a_name_that_was_left_by_mistake_is_found_whatever_it_is_encoded_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, character_set: str, around: str
+) -> None:
+    part = max((one for one in re.split(r"[=^]", name) if not one.isascii()), key=len)
+    if character_set in ("ISO_IR 100", "ISO_IR 144", "\\ISO 2022 IR 149"):
+        around = around.replace("病", "").replace("院", "")  # it has no such letters
+    clean = Cleaner.clean
+
+    def forgetful(self: Cleaner, dataset: Dataset, *, pixels: bool = False) -> None:
+        clean(self, dataset, pixels=pixels)
+        dataset.SpecificCharacterSet, dataset.ImageComments = character_set.split("\\"), around.format(part)
+
+    monkeypatch.setattr(Cleaner, "clean", forgetful)
+    told = run(tmp_path, save(tmp_path / "in", telling(name, character_set)))
+    assert told.written == 0 and "still stood" in told.left_out[0].reason
+
+
+def test_the_character_set_of_an_item_counts(tmp_path: Path) -> None:
+    source = ct_slice(0)
+    source.RequestAttributesSequence = [item(SpecificCharacterSet=["", "ISO 2022 IR 87"], RequestedProcedureID="RP-1")]
+    assert "iso2022_jp" in traces_of(source, Options()).encodings

@@ -37,6 +37,13 @@ class Options:
     regions: tuple[Region, ...] = ()  # blanked in objects that may show text
     trust_stated: bool = False  # ultrasound and secondary captures that say that nothing is burnt in are believed
 
+    def as_text(self) -> str:
+        """Return what all objects in one folder have in common, as the command line says it; regions are those of a scanner, others may have others."""
+        chosen = [name for name in _SWITCHES if getattr(self, name)]
+        return " ".join([f"--dates {self.dates.value}", *(f"--{name.replace('_', '-')}" for name in chosen)])
+
+
+_SWITCHES = ("retain_uids", "retain_device", "retain_institution", "retain_patient_characteristics", "clean_descriptors", "trust_stated")
 
 BASIC = ("113100", "Basic Application Confidentiality Profile")
 CLEAN_PIXELS = ("113101", "Clean Pixel Data Option")

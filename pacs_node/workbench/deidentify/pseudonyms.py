@@ -1,7 +1,8 @@
 """New UIDs and pseudonyms: the same for the same original in every run, and nothing that leads back without the map.
 
 The map is a file of its own (SQLite, mode 0600), never among what is exported. Its secret makes the new values: a keyed hash of the old
-ones, so that an export that is interrupted or done twice comes to the same. It also lists what became of what, for who has to find back.
+ones, so that an export that is interrupted or done twice comes to the same. It also lists what became of what, for who has to find back,
+and with which options each folder is filled.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from types import TracebackType
 
 from pacs_node.errors import InputError
 from pacs_node.records import PatientIdentity
+from pacs_node.workbench.deidentify.options import Options
 
 MAP = "export-map.db"  # the one that is taken where none is named, in the data folder
 
@@ -28,6 +30,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS secret (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS uids (old TEXT PRIMARY KEY, new TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS patients (pseudonym TEXT PRIMARY KEY, identity TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS outputs (folder TEXT PRIMARY KEY, options TEXT NOT NULL);
 """
 _VERSION = 1
 
@@ -104,6 +107,24 @@ class Pseudonyms:
             self._known.add(pseudonym)
             self._patients[pseudonym] = "\x1f".join(facts)
         return pseudonym
+
+    def keep_options(self, out: Path, options: Options) -> bool:
+        """Write down with which options a folder is filled; raises `InputError` where it holds what was exported with others.
+
+        False where it holds files, and nothing is known of their options: of an earlier version, or of another map.
+        """
+        folder, wanted, empty = str(out.resolve()), options.as_text(), not any(path.is_file() for path in out.rglob("*"))
+        try:
+            with self._database as database:
+                known = database.execute("SELECT options FROM outputs WHERE folder = ?", [folder]).fetchone()
+                if known is None or empty:
+                    database.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?)", (folder, wanted))
+        except sqlite3.Error as error:
+            raise InputError(f"the map of pseudonyms {self.path} cannot be written ({error}): try again when nobody else uses it") from error
+        if known is not None and not empty and known[0] != wanted:
+            was = f"{out} holds what was exported with other options ({known[0]}) than these ({wanted})"
+            raise InputError(f"{was}: name another folder with --out, or give the same options")
+        return empty or known is not None
 
     def shift(self, pseudonym: str) -> timedelta:
         """Return by how much a patient's dates are moved: whole days into the past."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 from pydicom.charset import convert_encodings
 from pydicom.datadict import keyword_for_tag
@@ -25,6 +26,9 @@ _SHORTEST = 3  # characters of a value that is looked for in texts
 _SHORTEST_IN_BYTES = 6  # characters of a value that is looked for in everything, pixels included
 _LEAST_IDEOGRAPHS = 2
 DUMMY_DATE = "19000101"  # stands for dates that have to be there; and means nothing where a source has it
+_SWITCHING = "iso2022"  # encodings of Python
+_ESCAPE = re.compile(rb"\x1b(?:\$[()]?|[(.)-])[@-~]")  # to another set of characters (ISO 2022, PS3.3 C.12.1.1.2)
+_LAST_ESCAPE = re.compile(_ESCAPE.pattern + rb"\Z")
 _NAMES = re.compile(r"[\^=\s,.;\\/()-]+")
 _TEXT = ("AE", "LO", "SH", "ST", "LT", "UC", "UT", "UR")
 _NEUTRAL = frozenset({"ANON", "ANONYMISED", "ANONYMIZED", "ANONYMOUS", "DEIDENTIFIED", "NONE", "REMOVED", "UNKNOWN"})  # of what was de-identified before
@@ -82,8 +86,29 @@ class Traces:
         texts = (text for text in self.gone if text.casefold() not in words)
         for text in (*self.uids, *self._days, *texts):
             spelled = {encoded for encoding in self.encodings for encoded in [_encoded(text, encoding)] if len(encoded) >= _SHORTEST_IN_BYTES}
-            if any(_stands_in(encoded, data) for encoded in spelled):
+            if any(_stands_in(encoded, data) for encoded in spelled) or any(form in data for form in self._switched(text)):
                 return self.said_in.get(text, "an attribute")
+        return ""
+
+    def _switched(self, text: str) -> set[bytes]:
+        """Return how a text stands in the encodings that switch between sets of characters (ISO 2022), inside other characters and at their begin."""
+        forms = set()
+        for encoding in self.encodings if not text.isascii() else ():
+            if encoding.startswith(_SWITCHING):
+                encoded = _LAST_ESCAPE.sub(b"", _encoded(text, encoding))
+                forms |= {encoded, _ESCAPE.sub(b"", encoded)}
+        return {form for form in forms if len(form) >= _SHORTEST_IN_BYTES}
+
+    def left_in_texts(self, dataset: Dataset, public: str = "") -> str:
+        """Return as `left_in` does of the texts of a dataset, decoded: however one is written there, it is found. ASCII reads the same in every encoding."""
+        words = public.casefold()
+        wanted = {folded: text for text in self.gone if not text.isascii() and (folded := text.casefold()) not in words}
+        for element, _ in elements_of(dataset) if wanted else ():
+            if element.VR in (*_TEXT, "PN"):
+                said = "\\".join(map(str, values_of(element))).casefold()
+                for folded, text in wanted.items():
+                    if folded in said:
+                        return self.said_in.get(text, "an attribute")
         return ""
 
 
@@ -116,9 +141,11 @@ def _stands_in(word: bytes, data: bytes) -> bool:
 def traces_of(dataset: Dataset, options: Options) -> Traces:
     """Collect the traces of a source, nested ones included; what cannot be read is passed over (it does not stay either)."""
     traces = Traces()
-    traces.encodings |= _encodings(dataset)
+    traces.encodings |= _encodings(dataset.get("SpecificCharacterSet"))
     for element, path in elements_of(dataset):
         try:
+            if element.keyword == "SpecificCharacterSet":  # of an item, perhaps
+                traces.encodings |= _encodings(element.value)
             action = action_for(element.tag, element.VR, text_of(dataset, "SOPClassUID"), path, options)
             keyword = keyword_for_tag(element.tag)
             if action in _GONE and keyword not in DESCRIPTORS:
@@ -180,9 +207,8 @@ def _telling(part: str) -> bool:
     return len(part) >= (_SHORTEST if part.isascii() else _LEAST_IDEOGRAPHS)
 
 
-def _encodings(dataset: Dataset) -> set[str]:
+def _encodings(declared: Any) -> set[str]:
     try:
-        declared = dataset.get("SpecificCharacterSet") or "ISO_IR 6"
-        return {one for one in convert_encodings(declared) if not one.startswith("iso2022")} | {"utf-8"}
+        return {*convert_encodings(declared or "ISO_IR 6"), "utf-8"}
     except DAMAGED:
         return set()
