@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pacs_node.records import Finding
 from pacs_node.results.canvas import SMALL, Canvas, width_of
 from pacs_node.results.outlines import outlines_on
-from pacs_node.results.panels import SIZE, slice_view
+from pacs_node.results.panels import SIZE, SliceView, slice_view
 from pacs_node.results.regions import Region
 
 _HIGH = 18  # pixels of a number
@@ -36,15 +36,16 @@ def on_slice(regions: Iterable[Region], index: int) -> tuple[Region, ...]:
     return tuple(region for region in regions if index in region.slices)
 
 
-def panel_outlines(finding: Finding, region: Region, index: int) -> list[Points]:
-    """Return the closed outlines of a region on the panel of a slice."""
-    matrix, offset = slice_view(finding, index).source
+def panel_outlines(finding: Finding, region: Region, index: int, view: SliceView) -> list[Points]:
+    """Return the closed outlines of a region on the panel of a slice; ``view`` is that of the slice."""
+    matrix, offset = view.source
     return [((points[:, ::-1] - 0.5 - offset) @ np.linalg.inv(matrix).T)[:, ::-1] for points in outlines_on(finding, region, index)]
 
 
 def draw_regions(canvas: Canvas, corner: tuple[int, int], finding: Finding, index: int, regions: Sequence[Region]) -> tuple[int, ...]:
     """Draw the ``regions`` of a slice on its panel at ``corner``; returns the numbers that found room."""
-    drawn = {region.number: panel_outlines(finding, region, index) for region in regions}
+    view = slice_view(finding, index)  # once: it looks at the whole slice
+    drawn = {region.number: panel_outlines(finding, region, index, view) for region in regions}
     for lines in drawn.values():
         for points in lines:
             canvas.outline([(corner[0] + x, corner[1] + y) for x, y in points.clip(1, SIZE - 2).tolist()])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pacs_node.results import build, drawing, panels
+from pacs_node.results import build, drawing, marks, panels
 from pacs_node.results.canvas import CYAN, Canvas
 from pacs_node.results.marks import draw_regions, free_place, on_slice, panel_outlines, regions_line
 from pacs_node.results.regions import regions_of
@@ -36,7 +36,7 @@ def drawn_on(found, index=1, ground=0):
 def test_an_outline_lies_where_the_heat_of_its_region_is_drawn(tilt):
     found = hot((1, 20, 26), shape=replace(SHAPE, tilt=tilt))
     (region,) = regions_of(found)
-    (points,) = panel_outlines(found, region, 1)
+    (points,) = panel_outlines(found, region, 1, panels.slice_view(found, 1))
     matrix, offset = panels.slice_view(found, 1).grid  # panel to grid, (row, column)
     corners = points[:, ::-1] @ matrix.T + offset
     assert corners.min(axis=0) == pytest.approx([19.5, 25.5], abs=0.01) and corners.max(axis=0) == pytest.approx([23.5, 29.5], abs=0.01)
@@ -48,7 +48,7 @@ def test_an_outline_of_ultrasound_lies_on_its_picture():
     found = ultrasound((None,)).finding
     found = replace(found, heat=np.pad(np.full((1, 10, 10), 3.5, np.float32), ((0, 0), (8, 14), (6, 16))))
     (region,) = regions_of(found)
-    (points,) = panel_outlines(found, region, 0)
+    (points,) = panel_outlines(found, region, 0, panels.slice_view(found, 0))
     heat = np.argwhere(panels.heat(found, 0) > 3.4)
     assert np.abs(points[:-1].mean(axis=0) - heat.mean(axis=0)[::-1]).max() < 2
 
@@ -99,6 +99,13 @@ def test_numbers_cover_neither_each_other_nor_the_letters_of_the_orientation():
     right = free_place(np.array([[200.0, 200.0], [240.0, 240.0]]), 12.0, [])
     left = free_place(np.array([[200.0, 200.0], [240.0, 240.0]]), 12.0, [right])
     assert right[0] > 240 and left[2] < 200
+
+
+def test_a_slice_is_looked_at_once_however_many_regions_it_has(monkeypatch):
+    looked = []
+    monkeypatch.setattr(marks, "slice_view", lambda finding, index: looked.append(index) or panels.slice_view(finding, index))
+    _, regions, _ = drawn_on(hot(*[(1, row, column) for row in range(0, 42, 6) for column in range(0, 42, 6)]))
+    assert len(regions) > 30 and looked == [1]
 
 
 def test_a_region_at_the_edge_has_its_number_on_the_picture():
