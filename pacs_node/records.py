@@ -482,3 +482,29 @@ class Parcel:
     path: Path
     folder: str = ""  # a name for people (study and pipeline), used by `folder` destinations
     original: bool = False  # as received: never encoded in another way, and nothing in its group refers to it
+
+
+# --- audit ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """A row of the audit trail. It names studies and objects by their UIDs, never a patient."""
+
+    number: int  # rises by one from row to row
+    at: datetime
+    actor: str  # an operator, a process, a sender
+    action: str
+    subject: str  # e.g. "study 12"
+    detail: Any  # facts as JSON has them
+    hash: str = ""  # over all this and the hash of the row before
+
+
+@dataclass(frozen=True, slots=True)
+class AuditChain:
+    """How far the hashes of the trail hold."""
+
+    length: int  # rows that follow each other from the first on
+    head: str  # hash of the last of them: the anchor
+    bad: int | None = None  # number of the first row that does not belong where it stands
+    fault: str = ""  # what is wrong, "" where nothing is

@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import typer
 
+from pacs_node.cli.auditing import register as register_auditing
 from pacs_node.cli.benching import register as register_bench
 from pacs_node.cli.comparing import register as register_comparing
 from pacs_node.cli.database import register as register_database
@@ -45,7 +46,7 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
 
 _GROUPS = (
     register_running, register_sending, register_fetching, register_exporting, register_comparing, register_working,
-    register_keeping, register_database, register_models,
+    register_keeping, register_auditing, register_database, register_models,
     register_tuning, register_phantom, register_representing, register_bench,
 )  # fmt: skip
 for _register in _GROUPS:

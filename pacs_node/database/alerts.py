@@ -1,4 +1,4 @@
-"""Alerts (what a person should know, until it is cleared) and plain audit rows."""
+"""Alerts (what a person should know, until it is cleared), and what is to stand in the audit trail."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from pacs_node.database.audit import note
 from pacs_node.database.engine import add_new
-from pacs_node.database.tables import AlertRow, AuditRow
+from pacs_node.database.tables import AlertRow
 
 
 def raise_alert(session: Session, kind: str, subject: str, message: str, now: datetime) -> bool:
@@ -45,5 +46,8 @@ def open_alerts(session: Session) -> Sequence[AlertRow]:
 
 
 def audit(session: Session, actor: str, action: str, subject: str, detail: Mapping[str, object], now: datetime) -> None:
-    """Write down who did what."""
-    session.add(AuditRow(at=now, actor=actor, action=action, subject=subject, detail=dict(detail)))
+    """Write down who did what: at the end of the session's transaction, or not at all where that ends without a commit (see `database.audit`).
+
+    ``action``: a word of `monitoring.audit_events`; ``detail``: facts, never a name, number or date of a patient.
+    """
+    note(session, actor, action, subject, detail, now)

@@ -60,7 +60,7 @@ def is_collision(error: DBAPIError | TimeoutError) -> bool:
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, json_serializer=_as_json)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, json_serializer=as_json)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: object) -> None:
@@ -92,7 +92,7 @@ def _write_ahead(connection: Any) -> None:
 def _postgresql_engine(url: str) -> Engine:
     try:
         engine = create_engine(
-            url, pool_pre_ping=True, max_overflow=20, isolation_level="READ COMMITTED", json_serializer=_as_json,
+            url, pool_pre_ping=True, max_overflow=20, isolation_level="READ COMMITTED", json_serializer=as_json,
             connect_args={**_CONNECTION, "application_name": "pacs-node", "options": " ".join(_SERVER_SETTINGS)},
         )  # fmt: skip
     except ModuleNotFoundError as error:
@@ -124,7 +124,7 @@ def _without_nul(parameters: Any) -> Any:
     return parameters
 
 
-def _as_json(value: object) -> str:
+def as_json(value: object) -> str:
     """Write JSON as the standard has it: no NaN and no infinities, which Python would write and PostgreSQL refuse."""
     return json.dumps(_finite(value), allow_nan=False)
 

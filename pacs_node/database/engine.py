@@ -30,6 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from pacs_node.database.audit import seal
 from pacs_node.database.drivers import is_collision, is_unavailable, make_engine, reason_of, shown
 from pacs_node.database.outage import Outage
 from pacs_node.database.tables import Base
@@ -76,6 +77,7 @@ class Store:
         ):
             yield session
             session.flush()
+            seal(session)
 
     @contextmanager
     def _watched(self, *, writes: bool) -> Iterator[None]:

@@ -505,7 +505,7 @@ class AlertRow(Base):
 
 
 class AuditRow(Base):
-    """Who did what: operator actions and what left the house."""
+    """Who did what. Rows are only added, and linked by hashes: see `database.audit`."""
 
     __tablename__ = "audit"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -514,3 +514,15 @@ class AuditRow(Base):
     action: Mapped[str] = mapped_column(String(32))
     subject: Mapped[str] = mapped_column(String(96))
     detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    hash: Mapped[str] = mapped_column(String(64), default="", server_default="")  # over this row and the hash of the one before
+
+
+class AuditPlaceRow(Base):
+    """How far a copy of the audit trail has come that is kept elsewhere."""
+
+    __tablename__ = "audit_places"
+    name: Mapped[str] = mapped_column(String(300), primary_key=True)  # "syslog HOST:PORT"
+    number: Mapped[int] = mapped_column(default=0)  # of the last row that is known to be there
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    try_again_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(Text, default="")
