@@ -70,10 +70,10 @@ class DataFolderInUse(StartError):
 
 
 class PortInUse(StartError):
-    """Another program listens on the address and port."""
+    """Another program listens on the address and port; ``key`` names where the configuration says them."""
 
-    def __init__(self, address: str, port: int, reason: str) -> None:
-        super().__init__(f"cannot listen on {address}:{port} ({reason}): stop the program that uses the port, or set another one (node.port, node.tls_port)")
+    def __init__(self, address: str, port: int, reason: str, key: str = "node.port, node.tls_port") -> None:
+        super().__init__(f"cannot listen on {address}:{port} ({reason}): stop the program that uses the port, or set another one ({key})")
 
 
 class DatabaseUnavailable(PacsNodeError):

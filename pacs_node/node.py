@@ -5,7 +5,8 @@
     parent ── lock on the data folder, listening socket, migrations
       ├── receiver 0 … n   inherit the socket; no database, no torch
       ├── core             assembly, routing, clock, delivery
-      └── worker 0 … n     one per device
+      ├── worker 0 … n     one per device
+      └── page             status page, health and metrics: only reads; with the core
 
 SIGTERM drains and stops, SIGHUP re-reads the rules. A child that dies is replaced; when the parent dies, the children stop by themselves.
 """
@@ -64,6 +65,7 @@ class Orders:
     secured: int = -1  # that of the one for TLS, where there is one
     slots: int = -1  # file descriptor of the shared association counters
     paid: int = -1  # that of what each sender has paid for, where senders share a rate
+    roles: tuple[str, ...] = ()  # that run below the same parent: what the page can tell about
     device: str = "cpu"
 
 
@@ -74,6 +76,7 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
     """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
     found = [
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
+        ("monitoring.auth", settings.monitoring.auth is not None, "users of the page are not available in this version: leave it null"),
     ]
     return [(key, why) for key, asked, why in found if asked]
 
@@ -227,6 +230,8 @@ def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitSt
             children.append(local.Child(orders.name, orders, inherited))
     if "core" in roles:
         children.append(local.Child("core", Orders("core", "core", 0, settings, rules), locks))
+        if settings.monitoring.port is not None:
+            children.append(_page_child(settings, roles, stack, locks))
     if "worker" in roles:
         devices = local.devices(settings.executor.devices)
         share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(devices))))}  # waiting threads spin
@@ -234,6 +239,19 @@ def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitSt
             orders = Orders("worker", f"worker-{index}", index, settings, rules, device=device)
             children.append(local.Child(orders.name, orders, locks, share))
     return children
+
+
+def _page_child(settings: Settings, roles: tuple[str, ...], stack: ExitStack, locks: tuple[int, ...]) -> local.Child:
+    """Open the port of the status page here, so that one that is taken is said at once; raises `PortInUse`."""
+    from pacs_node.reception.listener import open_socket
+
+    assert settings.monitoring.port is not None
+    listening = stack.enter_context(open_socket(settings.monitoring.address, settings.monitoring.port, key="monitoring.port"))
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if settings.monitoring.tls is not None else "http"
+    structlog.get_logger().info("status page", url=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/")
+    orders = Orders("page", "page", 0, settings, listening=listening.fileno(), roles=roles)
+    return local.Child(orders.name, orders, (listening.fileno(), *locks))
 
 
 def _shared(stack: ExitStack, size: int) -> int:
@@ -300,7 +318,7 @@ def child() -> int:
     assert isinstance(orders, Orders)
     logs.configure(process=orders.name)
     try:
-        {"receiver": _receiver, "core": _core, "worker": _worker}[orders.role](orders, stop, reload)
+        {"receiver": _receiver, "core": _core, "worker": _worker, "page": _page}[orders.role](orders, stop, reload)
     except DatabaseUnavailable:
         if not stop.is_set():
             raise
@@ -383,6 +401,18 @@ def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> 
     house.patiently(lambda: recover(house, worker.name, house.clock()))
     local.work(lambda: house.patiently(lambda: run_job(house, worker)), stop)
     house.store.close()
+
+
+def _page(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+    from pacs_node.database.engine import Store, database_url
+    from pacs_node.monitoring.server import serve
+    from pacs_node.monitoring.sources import Sources
+
+    settings = orders.settings
+    store = Store(database_url(settings.database.url, settings.node.data), reads_only=True)
+    with socket.socket(fileno=orders.listening) as listening:
+        serve(Sources(settings, store, orders.roles), listening, stop)
+    store.close()
 
 
 if __name__ == "__main__":

@@ -110,6 +110,13 @@ def test_amounts_of_bytes_have_units(write: WRITE) -> None:
     assert (Settings().reception.max_object, Settings().reception.rate) == (4 << 30, None)
 
 
+def test_the_page_is_on_for_this_machine_and_for_others_only_behind_a_door(write: WRITE) -> None:
+    assert (Settings().monitoring.port, Settings().monitoring.public) == (11180, False)
+    assert load_settings(write("monitoring: {port: null, address: 0.0.0.0}")).monitoring.port is None
+    for door in ("users_file: users", "proxy_header: X-Forwarded-User"):
+        assert load_settings(write(f"monitoring: {{address: 0.0.0.0, auth: {{{door}}}}}")).monitoring.public
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings().node.port = 1  # type: ignore[misc]
@@ -146,6 +153,13 @@ FAULTS = [
     ("reception: {tls: {certificate: a, key: b, require_client: false}}", 1, "", "no port to use it on: add node.tls_port"),
     ("node: {tls_port: 2762}", 1, "", "add reception.tls"),
     ("destinations: {a: {kind: dicom, ae_title: A, address: x, port: 2762, tls: {key: k}}}", 1, "destinations.a.tls", "belong together"),
+    ("monitoring:\n  address: 0.0.0.0", 1, "monitoring", "anyone who reaches 0.0.0.0: add auth: {users_file: …}"),
+    ("monitoring: {address: '::'}", 1, "monitoring", "anyone who reaches ::"),
+    ("monitoring: {address: pacs.example}", 1, "monitoring.address", "write 127.0.0.1 for this machine only"),
+    ("monitoring: {auth: {}}", 1, "monitoring.auth", "one of users_file and proxy_header"),
+    ("monitoring: {auth: {users_file: u, proxy_header: X-User}}", 1, "monitoring.auth", "one of users_file and proxy_header"),
+    ("monitoring: {auth: {proxy_header: 'X User'}}", 1, "monitoring.auth.proxy_header", "is no name of an HTTP header"),
+    ("monitoring: {auth: {users_file: u, proxies: [10.0.0.5/32]}}", 1, "monitoring.auth", "proxies says whom proxy_header is believed from"),
     ("destinations: {a: {kind: ftp}}", 1, "destinations.a", "none of dicom, stow and folder"),
     ("destinations: {a: {kind: stow, url: pacs.example/dicom-web}}", 1, "destinations.a.url", "write https://HOST[:PORT]/PATH, the part before /studies"),
     ("destinations: {a: {kind: stow, url: 'https://pacs.example:99999/x'}}", 1, "destinations.a.url", "is no address of a DICOMweb server"),

@@ -3,6 +3,7 @@
 Every error names file, line, key and value (`pacs_node.errors.ConfigError`). Relative paths are relative to the working directory.
 """
 
+from pacs_node.config.monitoring import Monitoring, PageAuth, PageTLS
 from pacs_node.config.reading import Document, KeyPath, dotted, load_rule_list, load_settings, parse, read_yaml, shipped
 from pacs_node.config.rules import Complete, Rule, RuleList
 from pacs_node.config.settings import (
@@ -18,7 +19,6 @@ from pacs_node.config.settings import (
     Equipment,
     Executor,
     FolderDestination,
-    Monitoring,
     Node,
     Reception,
     Retention,
@@ -49,6 +49,8 @@ __all__ = [
     "KeyPath",
     "Monitoring",
     "Node",
+    "PageAuth",
+    "PageTLS",
     "Port",
     "Reception",
     "Retention",

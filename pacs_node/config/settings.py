@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from pacs_node.config.monitoring import Monitoring
 from pacs_node.config.units import AETitle, ByteCount, DiskSize, Duration, Port, Section, Size, SOPClass
 from pacs_node.records import FALLBACKS
 
@@ -290,14 +291,6 @@ class Retention(Section):
     aside: Duration = timedelta(days=90)  # objects in conflict, and what corrected ones replaced
     quarantine: Duration = timedelta(days=90)
     high_watermark: DiskSize = Size(number=85, percent=True)
-
-
-class Monitoring(Section):
-    """The status page."""
-
-    address: str = "127.0.0.1"
-    port: Port = 11180
-    auth: Mapping[str, str] | None = None
 
 
 class Settings(Section):

@@ -19,17 +19,18 @@ _SERVER_SETTINGS = (
     "-c lock_timeout=30s",  # as SQLite's busy timeout
     "-c idle_in_transaction_session_timeout=60s",  # the server lets go of what a machine that vanished had locked
 )
+_READER_SETTINGS = ("-c default_transaction_read_only=on", "-c statement_timeout=15s")
 _COLLISIONS = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock timeout
 _CONNECTION = {"connect_timeout": 5, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str, *, reads_only: bool = False) -> Engine:
     """Return the engine for a URL; connects to nothing yet. Raises `ConfigError` for a URL that no driver here understands."""
     if url.startswith("sqlite:"):
-        return _sqlite_engine(url)
+        return _sqlite_engine(url, reads_only=reads_only)
     if not url.startswith("postgresql+psycopg:"):
         raise _not_understood(url)
-    return _postgresql_engine(url)
+    return _postgresql_engine(url, reads_only=reads_only)
 
 
 def shown(url: str) -> str:
@@ -59,7 +60,7 @@ def is_collision(error: DBAPIError | TimeoutError) -> bool:
     return getattr(getattr(error, "orig", None), "sqlstate", None) in _COLLISIONS
 
 
-def _sqlite_engine(url: str) -> Engine:
+def _sqlite_engine(url: str, *, reads_only: bool) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False}, json_serializer=as_json)
 
     @event.listens_for(engine, "connect")
@@ -68,6 +69,8 @@ def _sqlite_engine(url: str) -> Engine:
         _write_ahead(connection)
         for pragma in ("synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_SECONDS * 1000}"):
             connection.execute(f"PRAGMA {pragma}")
+        if reads_only:
+            connection.execute("PRAGMA query_only=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -89,11 +92,12 @@ def _write_ahead(connection: Any) -> None:
             time.sleep(0.05)
 
 
-def _postgresql_engine(url: str) -> Engine:
+def _postgresql_engine(url: str, *, reads_only: bool) -> Engine:
+    settings = (*_SERVER_SETTINGS, *(_READER_SETTINGS if reads_only else ()))
     try:
         engine = create_engine(
             url, pool_pre_ping=True, max_overflow=20, isolation_level="READ COMMITTED", json_serializer=as_json,
-            connect_args={**_CONNECTION, "application_name": "pacs-node", "options": " ".join(_SERVER_SETTINGS)},
+            connect_args={**_CONNECTION, "application_name": "pacs-node", "options": " ".join(settings)},
         )  # fmt: skip
     except ModuleNotFoundError as error:
         problem = "the driver for PostgreSQL is not installed: pip install 'pacs-node[postgres]'"

@@ -48,13 +48,13 @@ class Store:
     """The database as the journey uses it: `read` and `write` give sessions whose transaction ends with the block.
 
     Connects to nothing yet. ``speaks``: whether the beginning and the end of an outage are logged (a command says it by itself).
-    Raises `ConfigError` for a URL that no driver here understands.
+    ``reads_only``: the database itself refuses what would change it. Raises `ConfigError` for a URL that no driver here understands.
     """
 
-    def __init__(self, url: str, *, speaks: bool = True) -> None:
+    def __init__(self, url: str, *, speaks: bool = True, reads_only: bool = False) -> None:
         self.url = url
         self.shown = shown(url)
-        self.engine = make_engine(url)
+        self.engine = make_engine(url, reads_only=reads_only)
         self.kind = self.engine.dialect.name  # sqlite | postgresql
         self.outage = Outage(self.shown, speaks=speaks)
         # one moment for all queries of a block, which a SQLite transaction gives by itself

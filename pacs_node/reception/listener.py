@@ -53,13 +53,13 @@ class ReceiverConfig:
     paid: MutableSequence[float] | None = None  # `pacing.SLOTS` moments shared by all receivers; None: this one counts for itself
 
 
-def open_socket(address: str, port: int, backlog: int = 128) -> socket.socket:
-    """Open the listening socket that receivers share; port 0 takes any free one. Raises `PortInUse` where it cannot be had."""
+def open_socket(address: str, port: int, backlog: int = 128, key: str = "node.port, node.tls_port") -> socket.socket:
+    """Open the listening socket that receivers share; port 0 takes any free one. Raises `PortInUse`, naming ``key``, where it cannot be had."""
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise PortInUse(address, port, error.strerror or str(error)) from error
+        raise PortInUse(address, port, error.strerror or str(error), key) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(target)
@@ -67,7 +67,7 @@ def open_socket(address: str, port: int, backlog: int = 128) -> socket.socket:
         listening.setblocking(False)  # another process may take the connection that woke this one
     except OSError as error:
         listening.close()
-        raise PortInUse(address, port, error.strerror or str(error)) from error
+        raise PortInUse(address, port, error.strerror or str(error), key) from error
     return listening
 
 

@@ -100,6 +100,7 @@ def _configure(folder: Path, archive_port: int) -> Settings:
         "reception": {"reserve": "100MB"},
         "assembly": {"quiet": f"{_QUIET:g}s"},
         "retention": {"high_watermark": "100%"},
+        "monitoring": {"port": None},
         "destinations": {"archive": {"kind": "dicom", "ae_title": "ARCHIVE", "address": "127.0.0.1", "port": archive_port, "accepts_research": True}},
     }
     (folder / "node.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -15,7 +15,7 @@ from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.analysis.calibration_file import CalibrationFile, described
 from pacs_node.analysis.installed import available
 from pacs_node.analysis.statement import age, ageing
-from pacs_node.config import DicomDestination, FolderDestination, Monitoring, Settings, StowDestination
+from pacs_node.config import DicomDestination, FolderDestination, Settings, StowDestination
 from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery import cstore, stow, web
@@ -63,8 +63,6 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
 def _supported(settings: Settings) -> Iterator[Line]:
     for key, why in node.unsupported(settings):
         yield "fault", f"{key}: {why}"
-    if settings.monitoring != Monitoring():
-        yield "warning", "monitoring: the status page is not available in this version; use `pacs-node status`"
 
 
 def _rules(settings: Settings) -> Iterator[Line]:

@@ -145,6 +145,7 @@ def _write_config(out: Path, archive_port: int, *, quick: bool) -> Path:
         "node": {"name": "demo", "ae_titles": ["PACS_NODE"], "address": "127.0.0.1", "port": _free_port(), "data": str(out / "data"), "rules": str(rules)},
         "reception": {"reserve": "200MB"},
         "assembly": {"quiet": _QUIET[quick]},
+        "monitoring": {"port": 0},  # any free one: the node's log says which
         "destinations": {"archive": {"kind": "dicom", "ae_title": "ARCHIVE", "address": "127.0.0.1", "port": archive_port, "accepts_research": True}},
     }
     path = out / "demo.yaml"

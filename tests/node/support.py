@@ -59,6 +59,7 @@ class NodeProcess:
             "node": {"name": "test", "address": "127.0.0.1", "port": self.port, "data": str(folder / "data"), "rules": str(folder / "rules.yaml")},
             "reception": {"reserve": "0B"},
             "assembly": {"quiet": "1s"},
+            "monitoring": {"port": None},  # several nodes run side by side
             "destinations": {"research": {"kind": "folder", "path": str(folder / "out")}},
         }
         for section, values in changes.items():

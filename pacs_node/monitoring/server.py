@@ -1,0 +1,88 @@
+"""The server of the status page, ``/live``, ``/ready`` and ``/metrics``: a process of its own that only reads.
+
+::
+
+    /live /ready            open to everyone                              health.py
+    /metrics                token, or as the page                         exposition.py
+    /…                      loopback, or `monitoring.auth`                web.py
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from pacs_node.config import TLS, Monitoring
+from pacs_node.dicom.tls import server_context
+from pacs_node.errors import DatabaseUnavailable
+from pacs_node.monitoring import health, web
+from pacs_node.monitoring.shield import Shield
+from pacs_node.monitoring.sources import Sources
+
+_CONNECTIONS = 128  # at once; more are answered 503
+_GRACE_SECONDS = 3  # that requests get when the process is to stop
+
+
+def application(sources: Sources) -> Starlette:
+    """Compose health, metrics and pages."""
+    monitoring = sources.settings.monitoring
+    return Starlette(
+        routes=[*health.routes(sources), *web.pages(sources)],
+        middleware=[Middleware(Shield, only_local=monitoring.auth is None)],
+        exception_handlers={DatabaseUnavailable: _database_away, Exception: _fault},
+    )
+
+
+def _database_away(_request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\nReception goes on; this page comes back with the database.\n", 503)
+
+
+def _fault(request: Request, error: Exception) -> Response:
+    structlog.get_logger().error("page failed", path=request.url.path, exc_info=error)
+    return PlainTextResponse("A fault of this page; the node's log has the details.\n", 500)
+
+
+def context(monitoring: Monitoring) -> ssl.SSLContext | None:
+    """Return the TLS context of the page; raises `ConfigError` for unusable files."""
+    if monitoring.tls is None:
+        return None
+    files = TLS(certificate=monitoring.tls.certificate, key=monitoring.tls.key, require_client=False)
+    return server_context(files, "monitoring.tls")
+
+
+def serve(sources: Sources, listening: socket.socket, stop: threading.Event) -> None:
+    """Serve on a listening socket until ``stop`` is set; returns early where the server fails."""
+    config = uvicorn.Config(
+        application(sources),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # whose word about the peer is believed is `access`'s to say
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    config.load()
+    config.ssl = context(sources.settings.monitoring)
+    server = uvicorn.Server(config)
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listening])
+        finally:
+            stop.set()  # a server that fails ends the process, which is then replaced
+
+    thread = threading.Thread(target=run, name="page")  # not the main thread: signals stay ours
+    thread.start()
+    stop.wait()
+    server.should_exit = True
+    thread.join()
