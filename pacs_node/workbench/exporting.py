@@ -221,7 +221,7 @@ def _can_be_audited(settings: Settings, sources: list[_Source], exported: Export
 def _noted(settings: Settings | None, source: _Source, options: Options, exported: Exported) -> Iterator[None]:
     """Count a study; note in the audit table, where there is one, that it is exported, before anything leaves, and what has left, also after a failure."""
     used = sorted(name for name, value in asdict(options).items() if value and name != "dates")
-    before, detail = exported.written, {"dates": options.dates.value, "options": used} | ({"folder": str(source.folder)} if source.folder else {})
+    before, detail = exported.written, {"dates": options.dates.value, "options": used}
     _note_in_audit(settings, source, "export begun", detail)
     try:
         yield

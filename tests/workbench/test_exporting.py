@@ -440,7 +440,10 @@ def test_an_object_that_was_exported_otherwise_is_not_replaced(tmp_path: Path) -
     run(tmp_path, folder)
     assert run(tmp_path, folder).left_out == []
     before = exported(tmp_path / "out")
-    report = run(tmp_path, folder, Options(dates=Dates.KEEP))
+    with pytest.raises(InputError, match="another folder with --out"):
+        run(tmp_path, folder, Options(dates=Dates.KEEP))
+    save(folder, ct_slice(0, SliceThickness=7))
+    report = run(tmp_path, folder)
     assert report.written == 0 and "another folder with --out" in report.left_out[0].reason
     assert exported(tmp_path / "out") == before
 
