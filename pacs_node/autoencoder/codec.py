@@ -21,8 +21,25 @@ from numpy.typing import NDArray
 
 from pacs_node.autoencoder import codec_jpegls, codec_slab
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
+from pacs_node.autoencoder.codec_pace import UNHURRIED, OutOfTime, Pace
 
-__all__ = ["LARGEST_NEAR", "MOST_BYTES", "VERSION", "Claim", "StreamError", "claim_of", "decode", "encode", "encode_and_decode", "jpegls_size", "method_of"]
+__all__ = [
+    "LARGEST_NEAR",
+    "MOST_BYTES",
+    "VERSION",
+    "Claim",
+    "Coded",
+    "OutOfTime",
+    "Pace",
+    "StreamError",
+    "claim_of",
+    "decode",
+    "encode",
+    "encode_and_decode",
+    "encode_within",
+    "jpegls_size",
+    "method_of",
+]
 
 VERSION = 1
 LARGEST_NEAR = 8
@@ -32,6 +49,8 @@ _TYPES = ("u1", "i1", "<u2", "<i2", "<u4", "<i4")
 _MOST_OF_A_FRAME = 1 << 26  # pixels
 MOST_BYTES = 1 << 31
 """Bytes of the values that one stream may hold."""
+_MOST_A_SECOND = 4e6  # pixels that prediction encodes and decodes at best
+_TRIAL = 128  # rows and columns on which it is measured
 
 Stack = NDArray[np.int32]  # (frames, planes, rows, columns)
 
@@ -42,6 +61,15 @@ class Claim:
 
     values: int
     near: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A verified stream, what it decodes to, and in words which method was taken and why."""
+
+    stream: bytes
+    values: NDArray[np.integer]
+    chosen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +116,75 @@ def encode_and_decode(parts: Sequence[NDArray[np.integer]], near: int) -> tuple[
     They are put together frame by frame, without another copy of all: a long series is large.
     """
     head, stack = _prepared(parts, near)
-    streams = [made for made in (_sealed(method, head, stack) for method in range(len(_METHODS))) if made is not None]
+    streams = [made for made in (_sealed(method, head, stack, UNHURRIED) for method in range(len(_METHODS))) if made is not None]
     del stack
-    for stream in sorted(streams, key=len):
-        try:
-            found = decode(stream)
-        except StreamError:
-            continue
-        if found.shape == (head.shape[0], *parts[0].shape[1:]) and found.dtype == head.dtype and _furthest(found, parts) <= near:
-            return stream, found
+    if (found := _verified(streams, head, parts, UNHURRIED)) is not None:
+        return found
     raise ValueError(f"no method keeps these values within {near}")  # never seen; nothing that is not verified leaves
 
 
+def encode_within(parts: Sequence[NDArray[np.integer]], near: int, pace: Pace) -> Coded:
+    """Encode as `encode_and_decode` does as far as there is time: JPEG-LS first, prediction where that fits into what is left then.
+
+    Raises `OutOfTime` where there is not even time for JPEG-LS.
+    """
+    head, stack = _prepared(parts, near)
+    sure = _verified([made for made in (_sealed(method, head, stack, pace) for method in _QUICK) if made is not None], head, parts, pace)
+    try:
+        seconds, left = _seconds_of_prediction(head, stack, pace), pace.left
+        if seconds > left:
+            return _settled(sure, f"prediction would take more than the {max(0.0, left):.1f} s that are left")
+        stream = _sealed(_PREDICTION, head, stack, pace)
+        if stream is None or (sure is not None and len(sure[0]) <= len(stream)):
+            return _settled(sure, "smaller than prediction")
+        found = _verified([stream], head, parts, pace)
+    except OutOfTime:
+        return _settled(sure, "prediction was given up when the time was over")
+    return _settled(sure, "prediction does not keep the error") if found is None else Coded(*found, f"{_METHODS[_PREDICTION].name}: smaller than JPEG-LS")
+
+
+def _settled(sure: tuple[bytes, NDArray[np.integer]] | None, why: str) -> Coded:
+    if sure is None:
+        raise OutOfTime
+    return Coded(*sure, f"{method_of(sure[0])}: {why}")
+
+
+def _seconds_of_prediction(head: _Head, stack: Stack, pace: Pace) -> float:
+    """Return how long prediction takes for a stack, decoding included: from a trial on some pixels in its middle, where it might fit at all."""
+    if stack.size > pace.left * _MOST_A_SECOND:
+        return stack.size / _MOST_A_SECOND
+    frames, _, rows, columns = stack.shape
+    some = stack[(frames - 1) // 2 :][:4, :, (rows - 1) // 4 :, (columns - 1) // 4 :][:, :, :_TRIAL, :_TRIAL]
+    if some.size * 4 > stack.size:
+        return 0.0  # sooner done than measured
+    begun = pace.clock()
+    shape = (some.shape[0], head.shape[1], *some.shape[2:])
+    stream = _sealed(_PREDICTION, _Head(_PREDICTION, head.near, head.type, shape, head.least), np.ascontiguousarray(some), pace)
+    if stream is not None:
+        decode(stream)
+    return (pace.clock() - begun) * stack.size / some.size
+
+
+def _verified(streams: Sequence[bytes], head: _Head, parts: Sequence[NDArray[np.integer]], pace: Pace) -> tuple[bytes, NDArray[np.integer]] | None:
+    """Return the smallest stream whose every pixel is as near as it says, with what it decodes to."""
+    for stream in sorted(streams, key=len):
+        try:
+            found = _decoded(stream, pace)
+        except StreamError:
+            continue
+        if found.shape == (head.shape[0], *parts[0].shape[1:]) and found.dtype == head.dtype and _furthest(found, parts) <= head.near:
+            return stream, found
+    return None
+
+
 def _furthest(found: NDArray[np.integer], parts: Sequence[NDArray[np.integer]]) -> int:
-    frames = chain.from_iterable(parts)
-    return max(int(np.abs(one.astype(np.int64) - other.astype(np.int64)).max()) for one, other in zip(found, frames, strict=True))
+    frames, wide = chain.from_iterable(parts), _wide(found.dtype)
+    return max(int(np.abs(one.astype(wide) - other.astype(wide)).max()) for one, other in zip(found, frames, strict=True))
+
+
+def _wide(dtype: np.dtype[np.integer]) -> type[np.signedinteger]:
+    """Return a type in which differences of two values of ``dtype`` have room."""
+    return np.int32 if dtype.itemsize <= 2 else np.int64
 
 
 def _prepared(parts: Sequence[NDArray[np.integer]], near: int) -> tuple[_Head, Stack]:
@@ -110,7 +192,7 @@ def _prepared(parts: Sequence[NDArray[np.integer]], near: int) -> tuple[_Head, S
     frames, planes, rows, columns = head.shape
     stack = np.empty((frames, max(1, planes), rows, columns), np.int32)
     for place, frame in zip(stack, chain.from_iterable(parts), strict=True):
-        place[...] = (frame.astype(np.int64) - head.least).reshape(rows, columns, -1).transpose(2, 0, 1)
+        place[...] = (frame.astype(_wide(head.dtype)) - head.least).reshape(rows, columns, -1).transpose(2, 0, 1)
     return head, stack
 
 
@@ -132,8 +214,8 @@ def _head_of(parts: Sequence[NDArray[np.integer]], near: int) -> _Head:
     return head
 
 
-def _sealed(method: int, head: _Head, stack: Stack) -> bytes | None:
-    payload = _METHODS[method].encode(stack, head.near)
+def _sealed(method: int, head: _Head, stack: Stack, pace: Pace = UNHURRIED) -> bytes | None:
+    payload = _METHODS[method].encode(stack, head.near, pace)
     if payload is None:
         return None
     writer = Writer()
@@ -145,10 +227,14 @@ def _sealed(method: int, head: _Head, stack: Stack) -> bytes | None:
 
 def decode(stream: bytes) -> NDArray[np.integer]:
     """Decode a stream to values of the type and shape that were encoded. Raises `StreamError` where it is damaged or of another version."""
+    return _decoded(stream, UNHURRIED)
+
+
+def _decoded(stream: bytes, pace: Pace) -> NDArray[np.integer]:
     head, reader = _opened(stream)
     frames, planes, rows, columns = head.shape
     try:
-        stack = _METHODS[head.method].decode(reader, (frames, max(1, planes), rows, columns), head.near)
+        stack = _METHODS[head.method].decode(reader, (frames, max(1, planes), rows, columns), head.near, pace)
         reader.end()
         values = _values(stack, head)
     except (ValueError, IndexError, OverflowError, MemoryError) as error:
@@ -162,9 +248,9 @@ def _values(stack: Stack, head: _Head) -> NDArray[np.integer]:
     if not limits.min <= lowest <= highest <= limits.max:
         raise StreamError(f"its values, {lowest} to {highest}, are none of its type {head.dtype}")
     frames, planes, rows, columns = stack.shape
-    values = np.empty((frames, rows, columns, planes), head.dtype)
+    values, wide = np.empty((frames, rows, columns, planes), head.dtype), _wide(head.dtype)
     for found, frame in zip(values, stack, strict=True):
-        found[...] = (frame.astype(np.int64) + head.least).transpose(1, 2, 0)
+        found[...] = (frame.astype(wide, copy=False) + head.least).transpose(1, 2, 0)
     return values
 
 
@@ -212,27 +298,27 @@ class _Method:
     """One way to code a stack; a stream names it by its place in the table."""
 
     name: str
-    encode: Callable[[Stack, int], bytes | None]
-    decode: Callable[[Reader, tuple[int, int, int, int], int], Stack]
+    encode: Callable[[Stack, int, Pace], bytes | None]
+    decode: Callable[[Reader, tuple[int, int, int, int], int, Pace], Stack]
 
 
-def _predicted(stack: Stack, near: int) -> bytes:
+def _predicted(stack: Stack, near: int, pace: Pace) -> bytes:
     frames, planes, rows, columns = stack.shape
     writer, together = Writer(), _frames_of_a_slab(planes, rows, columns)
     writer.number(int(stack.max()))
     for first in range(0, frames, together):
         some = stack[first : first + together].reshape(-1, rows, columns)
-        writer.part(codec_slab.encode((some + near) // (2 * near + 1), planes))
+        writer.part(codec_slab.encode((some + near) // (2 * near + 1), planes, pace))
     return writer.content()
 
 
-def _unpredicted(reader: Reader, shape: tuple[int, int, int, int], near: int) -> Stack:
+def _unpredicted(reader: Reader, shape: tuple[int, int, int, int], near: int, pace: Pace) -> Stack:
     frames, planes, rows, columns = shape
     most, together = reader.number(), _frames_of_a_slab(planes, rows, columns)
     stack = np.empty(shape, np.int32)
     for first in range(0, frames, together):
         slab, count = Reader(reader.part()), min(together, frames - first)
-        found = codec_slab.decode(slab, (count * planes, rows, columns), planes)
+        found = codec_slab.decode(slab, (count * planes, rows, columns), planes, pace)
         slab.end()
         stack[first : first + count] = np.minimum(found * (2 * near + 1), most).reshape(count, planes, rows, columns)
     return stack
@@ -245,18 +331,19 @@ def _frames_of_a_slab(planes: int, rows: int, columns: int) -> int:
 _METHODS = (
     _Method(
         "JPEG-LS",
-        lambda stack, near: codec_jpegls.encode(stack, near, codec_jpegls.BY_PLANE),
-        lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_PLANE),
+        lambda stack, near, pace: codec_jpegls.encode(stack, near, codec_jpegls.BY_PLANE, pace),
+        lambda reader, shape, near, pace: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_PLANE, pace),
     ),
     _Method(
         "JPEG-LS by line",
-        lambda stack, near: codec_jpegls.encode(stack, near, codec_jpegls.BY_LINE) if stack.shape[1] > 1 else None,
-        lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_LINE),
+        lambda stack, near, pace: codec_jpegls.encode(stack, near, codec_jpegls.BY_LINE, pace) if stack.shape[1] > 1 else None,
+        lambda reader, shape, near, pace: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_LINE, pace),
     ),
     _Method("prediction", _predicted, _unpredicted),
     _Method(
         "JPEG-LS by pixel",
-        lambda stack, near: codec_jpegls.encode(stack, near, codec_jpegls.BY_PIXEL) if stack.shape[1] > 1 else None,
-        lambda reader, shape, near: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_PIXEL),
+        lambda stack, near, pace: codec_jpegls.encode(stack, near, codec_jpegls.BY_PIXEL, pace) if stack.shape[1] > 1 else None,
+        lambda reader, shape, near, pace: codec_jpegls.decode(reader, shape, near, codec_jpegls.BY_PIXEL, pace),
     ),
 )
+_QUICK, _PREDICTION = (0, 1, 3), 2

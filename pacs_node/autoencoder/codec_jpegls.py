@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
+from pacs_node.autoencoder.codec_pace import UNHURRIED, Pace
 
 BY_PLANE, BY_LINE, BY_PIXEL = 0, 1, 2
 """How the planes of a colour picture are coded: one after the other, or together line by line or pixel by pixel."""
@@ -23,17 +24,20 @@ _USUAL = {1: (8,), 2: (12, 16)}  # by bytes of a value: numbers of bits that are
 _LEAST_BYTES = 3  # that a picture takes in a stream
 
 
-def encode(stack: NDArray[np.int32], near: int, interleave: int) -> bytes | None:
+def encode(stack: NDArray[np.int32], near: int, interleave: int, pace: Pace = UNHURRIED) -> bytes | None:
     """Encode values ≥ 0 of shape (frames, planes, rows, columns) with an error of at most ``near``; None where JPEG-LS cannot.
 
-    Its encoder has no room for the smallest pictures, and for some noise.
+    Its encoder has no room for the smallest pictures, and for some noise. Raises `OutOfTime` as soon as it is seen that there is no time to
+    encode them all and to decode them again.
     """
     writer = Writer()
     if not _can_say(stack.shape):
         return None
-    for picture in _pictures(stack, interleave):
+    pictures = _pictures(stack, interleave)
+    for picture in pace.foresee(pictures, len(pictures), after=len(pictures)):
         least = max(2, int(picture.max()).bit_length())
-        coded = [made for bits in sorted({least, *_USUAL[1 + (least > 8)]}) if bits >= least and (made := _coded(picture, bits, near, interleave))]
+        usual = _USUAL[1 + (least > 8)] if pace == UNHURRIED else ()  # in haste each picture is coded once
+        coded = [made for bits in sorted({least, *usual}) if bits >= least and (made := _coded(picture, bits, near, interleave))]
         if not coded:
             return None
         bits, preset, segment = min(coded, key=lambda one: len(one[1]) + len(one[2]))
@@ -59,8 +63,8 @@ def _coded(picture: NDArray[np.int32], bits: int, near: int, interleave: int) ->
     return bits, stream[len(frame) : at], stream[at + len(scan) : -len(_EOI)]
 
 
-def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interleave: int) -> NDArray[np.int32]:
-    """Decode what `encode` made of a stack of ``shape``; raises `StreamError`."""
+def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interleave: int, pace: Pace = UNHURRIED) -> NDArray[np.int32]:
+    """Decode what `encode` made of a stack of ``shape``; raises `StreamError`, or `OutOfTime`."""
     frames, planes, rows, columns = shape
     together = 1 if interleave == BY_PLANE else planes
     if not _can_say(shape):
@@ -68,7 +72,7 @@ def decode(reader: Reader, shape: tuple[int, int, int, int], near: int, interlea
     if reader.left < frames * planes // together * _LEAST_BYTES:
         raise StreamError("it is cut short")
     pictures = np.empty((frames * planes // together, together, rows, columns), np.int32)
-    for index in range(len(pictures)):
+    for index in pace.watch(range(len(pictures))):
         bits = reader.number()
         if not 2 <= bits <= 16:
             raise StreamError(f"a picture says that it has {bits} bits")

@@ -19,6 +19,7 @@ from pacs_node.autoencoder import codec_prediction as prediction
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
 from pacs_node.autoencoder.codec_fitting import fit, fit_energies, sample
 from pacs_node.autoencoder.codec_grid import Flat, Grid, spread, steps
+from pacs_node.autoencoder.codec_pace import UNHURRIED, Pace
 from pacs_node.autoencoder.codec_prediction import PHASES, Kind
 
 _BINS = 24  # of the expected error, at most
@@ -53,12 +54,13 @@ class _Rules:
             yield self.kinds[number], cells[numbers == number]
 
 
-def encode(values: NDArray[np.int32], planes: int) -> bytes:
-    """Encode whole values ≥ 0, (slices, rows, columns), where ``planes`` slices make a picture."""
+def encode(values: NDArray[np.int32], planes: int, pace: Pace = UNHURRIED) -> bytes:
+    """Encode whole values ≥ 0, (slices, rows, columns), where ``planes`` slices make a picture; raises `OutOfTime`."""
     grid, highest, fill = Grid(*values.shape), int(values.max()), _usual_edge(values)
     cells = grid.with_border(values, fill)
-    rules, errors = _fitted(cells, grid, planes, highest)
-    residuals, contexts, limits = _residuals(cells, errors, rules)
+    rules, errors = _fitted(cells, grid, planes, highest, pace)
+    residuals, contexts, limits = _residuals(cells, errors, rules, pace)
+    pace.check()
     rules, contexts, tables = _fewest_bytes(replace(rules, limits=limits), residuals, contexts)
     writer = Writer()
     writer.number(highest)
@@ -70,7 +72,7 @@ def encode(values: NDArray[np.int32], planes: int) -> bytes:
         writer.number(limit)
     entropy.write(tables, writer)
     coder = entropy.Encoder(tables)
-    for step in steps(grid):
+    for step in pace.watch(steps(grid)):
         for _, some in rules.split(step.cells):
             coder.add(residuals.take(some), contexts.take(some))
     coder.write(writer)
@@ -92,8 +94,8 @@ def _fewest_bytes(rules: _Rules, residuals: NDArray[np.int32], contexts: NDArray
     return best[1], best[2][contexts], best[3]
 
 
-def decode(reader: Reader, shape: tuple[int, int, int], planes: int) -> NDArray[np.int32]:
-    """Decode what `encode` made of values of ``shape``; raises `StreamError`."""
+def decode(reader: Reader, shape: tuple[int, int, int], planes: int, pace: Pace = UNHURRIED) -> NDArray[np.int32]:
+    """Decode what `encode` made of values of ``shape``; raises `StreamError`, or `OutOfTime`."""
     grid, highest, fill = Grid(*shape), reader.number(), reader.number()
     if highest > 0xFFFF or fill > highest:
         raise StreamError("its range of values is damaged")
@@ -105,7 +107,7 @@ def decode(reader: Reader, shape: tuple[int, int, int], planes: int) -> NDArray[
     rules = _Rules(grid, kinds, prediction.kinds_of(grid.slices, planes), highest, limits, phases)
     coder = entropy.Decoder(entropy.read(rules.contexts, reader), reader)
     cells, errors = np.full(grid.size, fill, np.int32), np.zeros(grid.size, np.int32)
-    for step in steps(grid):
+    for step in pace.watch(steps(grid)):
         for kind, some in rules.split(step.cells):
             field = prediction.field_of(cells, some, grid, kind.reference)
             predicted = prediction.predict(field, kind, highest)
@@ -133,14 +135,14 @@ def _pieces(grid: Grid, index: int) -> Iterator[Flat]:
         yield grid.cells(index, slice(first, first + rows))
 
 
-def _fitted(cells: NDArray[np.int32], grid: Grid, planes: int, highest: int) -> tuple[_Rules, NDArray[np.int32]]:
+def _fitted(cells: NDArray[np.int32], grid: Grid, planes: int, highest: int, pace: Pace) -> tuple[_Rules, NDArray[np.int32]]:
     """Fit all kinds; returns the rules, without limits between bins, and the errors that the predictors make."""
     kind_of, errors = prediction.kinds_of(grid.slices, planes), np.zeros(grid.size, np.int32)
     kinds = []
-    for number, reference in enumerate(_references_of_kinds(grid.slices, planes)):
+    for number, reference in enumerate(pace.watch(_references_of_kinds(grid.slices, planes))):
         slices = np.flatnonzero(kind_of == number)
         kinds.append(fit(cells, sample(grid, slices), grid, reference, len(slices) * grid.rows * grid.columns))
-    for index in range(grid.slices):
+    for index in pace.watch(range(grid.slices)):
         kind = kinds[kind_of[index]]
         for some in _pieces(grid, index):
             predicted = prediction.predict(prediction.field_of(cells, some, grid, kind.reference), kind, highest)
@@ -151,11 +153,13 @@ def _fitted(cells: NDArray[np.int32], grid: Grid, planes: int, highest: int) -> 
     return _Rules(grid, tuple(kinds), kind_of, highest, np.zeros(0, np.int64)), errors
 
 
-def _residuals(cells: NDArray[np.int32], errors: NDArray[np.int32], rules: _Rules) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
+def _residuals(
+    cells: NDArray[np.int32], errors: NDArray[np.int32], rules: _Rules, pace: Pace
+) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]:
     """Return residuals and contexts of all cells, and the limits between bins of the expected error."""
     grid = rules.grid
     residuals, phases, expected = np.zeros(grid.size, np.int32), np.zeros(grid.size, np.uint8), np.zeros(grid.size, np.int32)
-    for index in range(grid.slices):
+    for index in pace.watch(range(grid.slices)):
         kind = rules.kinds[rules.kind_of[index]]
         for some in _pieces(grid, index):
             field = prediction.field_of(cells, some, grid, kind.reference)

@@ -153,6 +153,7 @@ class Executor(Section):
     address: str | None = None
     gpus_per_worker: float | None = None
     job_deadline: Duration = timedelta(hours=1)  # a run that is not done by then is ended with its process, and tried again
+    encode_within: Duration = timedelta(milliseconds=1800)  # for the result kind `raw`: what of it does not fit into this is left out, and said
     lease: Duration = timedelta(seconds=60)  # how long a worker may be silent before its job returns to the queue
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ Nothing here touches the outbox: what is built counts only when `run_job` commit
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydicom.dataset import Dataset
 
 from pacs_node import results
 from pacs_node.analysis.originals import read_images
+from pacs_node.autoencoder.codec_pace import OutOfTime, Pace
 from pacs_node.autoencoder.embedding import Embedding, embed
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import InputError, ResultRejected
@@ -21,6 +24,10 @@ from pacs_node.records import Finding, Notice, NoticeStatus, ResultObject, Run, 
 
 _REFUSED = "the results did not pass the node's own check of DICOM objects"
 _UNENCODED = "the images cannot be encoded as a compressed representation"
+_MOST_A_SECOND = 100e6  # pixels that are read, encoded and compared at best
+_SPARE = 0.5  # of what is left until the job's deadline, that encoding may take at most
+
+Seconds = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Built:
     parts: list[Part] = field(default_factory=list)
     representation: results.Representation | None = None  # made for the first variant that carries it
     unencodable: str = ""  # why there is none
+    chosen: str = ""  # how the representation was made, and why so
 
 
 @dataclass
@@ -99,12 +107,17 @@ def _in_place_of_results(target: Mapping[str, object]) -> tuple[str, ...]:
     return ("notice",) if target.get("notice") else ()
 
 
-def build_all(house: House, task: Task, built: Built, sources: Sources, beat: Callable[[], None] = lambda: None) -> None:
-    """Build what each destination is to get, and what rules under trial would send: the same set once, where both ask for it."""
+def build_all(house: House, task: Task, built: Built, sources: Sources, beat: Callable[[], None] = lambda: None, left: Seconds = lambda: math.inf) -> None:
+    """Build what each destination is to get, and what rules under trial would send: the same set once, where both ask for it.
+
+    ``left``: seconds until the job has to be done.
+    """
     possible = None if built.finding is None else results.possible_kinds(built.finding)
     live, tried = (variants(house, task, possible, shadow=shadow) for shadow in (False, True))
     for kinds in dict.fromkeys([*live, *tried]):
         beat()
+        if "raw" in kinds and built.finding is not None and built.representation is None and not built.unencodable:
+            _represent(house, task, built, built.finding, left())
         part = build_variant(house, task, built, sources, kinds, [*live.get(kinds, []), *tried.get(kinds, [])])
         part.destinations, part.withheld = live.get(kinds, []), tried.get(kinds, [])
         built.parts.append(part)
@@ -114,7 +127,7 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
     """Build, save and check one set of kinds; where the gate finds a fault, all of it is kept back and a notice takes its place."""
     part = Part("+".join(kinds), destinations, [])
     try:
-        made = _with_representation(house, task, built, kinds)  # fewer kinds, but still a variant with UIDs of its own
+        made = _with_representation(built, kinds)  # fewer kinds, but still a variant with UIDs of its own
         request = replace(_request(house, task, built.finding, built.notice, sources, made, part.variant), representation=built.representation)
         part.objects = _save_all(house, task, part.variant, request)
         faults = dict.fromkeys(fault for _, _, _, found in part.objects for fault in found)
@@ -130,13 +143,9 @@ def build_variant(house: House, task: Task, built: Built, sources: Sources, kind
     return part
 
 
-def _with_representation(house: House, task: Task, built: Built, kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Make the representation where one of ``kinds`` carries it, once for all of them; what cannot be encoded never holds up the other results."""
-    if "raw" not in kinds or built.finding is None:
-        return kinds
-    if built.representation is None and not built.unencodable:
-        _represent(house, task, built, built.finding)
-    if not built.unencodable:
+def _with_representation(built: Built, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the kinds that can be made: what cannot be encoded never holds up the other results."""
+    if "raw" not in kinds or built.finding is None or not built.unencodable:
         return kinds
     others = tuple(kind for kind in kinds if kind != "raw")
     if not others:
@@ -144,19 +153,39 @@ def _with_representation(house: House, task: Task, built: Built, kinds: tuple[st
     return others
 
 
-def _represent(house: House, task: Task, built: Built, finding: Finding) -> None:
-    """Encode the analysed images, or note and say why they cannot be."""
-    analysed = {frame.sop_uid for frame in finding.volume.frames}
-    images, left_out = read_images([path for path in task.files if str(read_header(path).SOPInstanceUID) in analysed])
+def _represent(house: House, task: Task, built: Built, finding: Finding, left: float) -> None:
+    """Encode the analysed images, once for all variants that carry them, or note and say why they cannot be.
+
+    What is too long for the time that there is goes as its embedding alone: that is no fault, and needs nobody.
+    """
+    seconds, made = min(house.settings.executor.encode_within.total_seconds(), _SPARE * left), embedded(finding)
     try:
-        if left_out:
-            raise InputError(left_out[0])
-        content = results.pack(images, 0, finding.algorithm.device_uid)
+        chosen: list[str] = []
+        content = _packed(task, finding, Pace(time.monotonic() + seconds), chosen.append)
+        built.representation, built.chosen = results.Representation(content, 0, made), "; ".join(chosen)
+    except OutOfTime:
+        why = f"the images could not be encoded and compared within {seconds:.1f} s (executor.encode_within)"
+        built.chosen = f"embedding only: {why}" if made is not None else f"none: {why}"
+        if made is not None:
+            built.representation = results.Representation(b"", 0, made, why)
+        else:
+            built.unencodable = why
     except InputError as error:
         built.unencodable = str(error)
         house.alert("representation", f"job {task.job_id}", f"the results of job {task.job_id} are made without the compressed representation: {error}")
-    else:
-        built.representation = results.Representation(content, 0, embedded(finding))
+    house.log.info("representation", job=task.job_id, chosen=built.chosen or f"none: {built.unencodable}")
+
+
+def _packed(task: Task, finding: Finding, pace: Pace, note: Callable[[str], None]) -> bytes:
+    """Read and encode the analysed images; raises `OutOfTime` as soon as that is seen to take too long, `InputError` where it cannot be done."""
+    analysed = {frame.sop_uid for frame in finding.volume.frames}
+    if math.prod(finding.volume.pixels.shape) > pace.left * _MOST_A_SECOND:
+        raise OutOfTime
+    wanted = task.files if len(task.files) == len(analysed) else [path for path in task.files if str(read_header(path).SOPInstanceUID) in analysed]
+    images, left_out = read_images(pace.watch(wanted))
+    if left_out:
+        raise InputError(left_out[0])
+    return results.pack(images, 0, finding.algorithm.device_uid, pace, note)
 
 
 def embedded(finding: Finding) -> Embedding | None:

@@ -64,6 +64,11 @@ class Heart:
         if self._lost.is_set():
             raise LostJob("lost")
 
+    @property
+    def left(self) -> float:
+        """Seconds until the run has to be done."""
+        return self._end - time.monotonic()
+
     def _run(self) -> None:
         pause = self._house.settings.executor.lease.total_seconds() / _BEATS
         while not self._stop.wait(max(0.0, min(pause, self._end - time.monotonic()))):

@@ -178,7 +178,7 @@ def _run(house: House, worker: Worker, task: Task, heart: Heart) -> Built:
     crash.passed("analysed")
     built = Built(finding, notice)
     sources = sources_of(task, finding)
-    build_all(house, task, built, sources, lambda: heart.beat(0.9))
+    build_all(house, task, built, sources, lambda: heart.beat(0.9), lambda: heart.left)
     return built
 
 
@@ -204,7 +204,7 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
             if jobs.was_ended_by(session, task.job_id, worker.name, task.run.number, task.attempts):
                 return  # the connection was lost between our commit and its answer
             raise LostJob("lost")
-        job.finding = summary(built.finding) if built.finding else {}
+        job.finding = {**(summary(built.finding) if built.finding else {}), **({"representation": built.chosen} if built.chosen else {})}
         for part in built.parts:
             _post(house, session, job, part, moment)
         if embedding is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -25,6 +25,7 @@ from pydicom.filewriter import write_dataset
 
 from pacs_node.autoencoder import codec
 from pacs_node.autoencoder.codec_bytes import Reader, StreamError, Writer
+from pacs_node.autoencoder.codec_pace import UNHURRIED, Pace
 from pacs_node.dicom.header import DAMAGED, identity, number_of, text_of
 from pacs_node.errors import InputError
 from pacs_node.records import StoredImage
@@ -47,10 +48,11 @@ class Unpacked:
     ratio: float  # bytes of the pixels over bytes of their streams
 
 
-def pack(images: Sequence[StoredImage], near: int, model_uid: str = "") -> bytes:
+def pack(images: Sequence[StoredImage], near: int, model_uid: str = "", pace: Pace = UNHURRIED, note: Callable[[str], None] = lambda chosen: None) -> bytes:
     """Encode objects of one patient and study, at most ``near`` off in every pixel; every stream was decoded and compared, every header read again.
 
-    Raises `InputError` where that cannot be done.
+    With a ``pace``, ``note`` is told for each stack which method was chosen and why. Raises `InputError` where it cannot be done, `OutOfTime`
+    where it cannot be done by then.
     """
     _refuse_strangers(images)
     writer, stacks = Writer(), _stacks(images)
@@ -59,8 +61,10 @@ def pack(images: Sequence[StoredImage], near: int, model_uid: str = "") -> bytes
     writer.number(near)
     writer.number(len(stacks))
     places: dict[int, tuple[int, int]] = {}
+    sizes = [sum(images[member].values.size for member in members) for members in stacks]
     for number, members in enumerate(stacks):
-        _add_stack(writer, [images[member] for member in members], near)
+        own = pace.share(sizes[number] / sum(sizes[number:]))  # so that no stack takes the time of those after it
+        _add_stack(writer, [images[member] for member in members], near, own, note)
         first = 0
         for member in members:
             places[member] = number, first
@@ -116,9 +120,15 @@ def _stacks(images: Sequence[StoredImage]) -> list[list[int]]:
     return [members for alike in groups.values() for members in alike]
 
 
-def _add_stack(writer: Writer, images: Sequence[StoredImage], near: int) -> None:
+def _add_stack(writer: Writer, images: Sequence[StoredImage], near: int, pace: Pace, note: Callable[[str], None]) -> None:
+    values = [image.values for image in images]
     try:
-        stream, found = codec.encode_and_decode([image.values for image in images], near)
+        if pace == UNHURRIED:
+            stream, found = codec.encode_and_decode(values, near)
+        else:
+            coded = codec.encode_within(values, near, pace)
+            stream, found = coded.stream, coded.values
+            note(coded.chosen)
     except ValueError as error:
         raise InputError(f"instance {text_of(images[0].header, 'SOPInstanceUID')} and those like it cannot be encoded: {error}") from error
     writer.part(stream)

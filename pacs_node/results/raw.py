@@ -4,7 +4,8 @@
 (0091,xx01)           LO  version of the format
 (0091,xx02)           UI  the model's Device UID, absent without a model
 (0091,xx03)           IS  by how many stored values a pixel may be off; 0: none
-(0091,xx04)           LO  which of the following there are: 10, 11, 12
+(0091,xx04)           LO  which of 10, 11, 12 there are
+(0091,xx05)           LT  why there is no representation, only where there is none: then there is no (0091,xx03) either
 (0091,xx10)           OB  the representation: headers and pixels, see `latents`
 (0091,xx11)           OB  embedding of each slice, 128 float16 each, little-endian
 (0091,xx12)           OB  their mean and their spread, 128 float16 each
@@ -42,19 +43,23 @@ CREATOR = "PACS-NODE REPRESENTATION"
 FORMAT_UID = derive_uid("representation format", FORMAT_VERSION)
 """Creator-Version UID (0008,9123) of what this version writes."""
 
-_VERSION, _MODEL, _NEAR, _LIST, _CONTENT, _SLICES, _SERIES = 0x01, 0x02, 0x03, 0x04, 0x10, 0x11, 0x12
+_VERSION, _MODEL, _NEAR, _LIST, _WHY, _CONTENT, _SLICES, _SERIES = 0x01, 0x02, 0x03, 0x04, 0x05, 0x10, 0x11, 0x12
 _NAMES: Mapping[int, str] = {_CONTENT: "the representation", _SLICES: "the embeddings", _SERIES: "the embeddings' mean and spread"}
 _MOST_BYTES = (1 << 32) - 2  # of one value (PS3.5 7.1.2)
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What a Raw Data object of ours still holds, and ``stripped``: what an archive has taken out of it, in words."""
+    """What a Raw Data object of ours still holds, and ``stripped``: what an archive has taken out of it, in words.
+
+    ``content`` is empty where it was written without a representation, for the reason that ``lacking`` gives.
+    """
 
     content: bytes
     embedding: Embedding | None
     model_uid: str
     stripped: tuple[str, ...]
+    lacking: str = ""
 
 
 def build_raw(request: BuildRequest, made: Mapping[str, Dataset]) -> Dataset:
@@ -62,6 +67,8 @@ def build_raw(request: BuildRequest, made: Mapping[str, Dataset]) -> Dataset:
     part = request.representation
     if part is None:
         raise ResultRejected("raw", ("there is no representation to carry",))
+    if not part.content and part.embedding is None:
+        raise ResultRejected("raw", ("there is neither a representation nor an embedding to carry",))
     if len(part.content) > _MOST_BYTES:
         raise ResultRejected("raw", (f"the representation has {len(part.content)} bytes, a DICOM value takes {_MOST_BYTES}: encode fewer series at a time",))
     dataset = Dataset()
@@ -74,7 +81,8 @@ def build_raw(request: BuildRequest, made: Mapping[str, Dataset]) -> Dataset:
         dataset.ReferencedInstanceSequence.append(item)
     _add_block(dataset, request)
     name = f"{request.algorithm.name} {request.algorithm.version} " if request.algorithm else ""
-    return finish(dataset, request, Label("raw", str(RawDataStorage), "OT", 10, f"{name}compressed representation, error <= {part.near}, research use"))
+    what = f"compressed representation, error <= {part.near}" if part.content else "embedding only"
+    return finish(dataset, request, Label("raw", str(RawDataStorage), "OT", 10, f"{name}{what}, research use"))
 
 
 def _add_block(dataset: Dataset, request: BuildRequest) -> None:
@@ -84,8 +92,11 @@ def _add_block(dataset: Dataset, request: BuildRequest) -> None:
     block.add_new(_VERSION, "LO", str(FORMAT_VERSION))
     if request.algorithm is not None:
         block.add_new(_MODEL, "UI", request.algorithm.device_uid)
-    block.add_new(_NEAR, "IS", str(part.near))
-    parts = {_CONTENT: _even(part.content)}
+    if part.content:
+        block.add_new(_NEAR, "IS", str(part.near))
+    else:
+        block.add_new(_WHY, "LT", part.lacking)
+    parts = {_CONTENT: _even(part.content)} if part.content else {}
     if part.embedding is not None:
         parts[_SLICES] = _halves(part.embedding.slices)
         parts[_SERIES] = _halves(np.stack([part.embedding.mean, part.embedding.spread]))
@@ -116,20 +127,27 @@ def read_raw(dataset: Dataset, name: str) -> Raw:
     if version != FORMAT_UID:
         raise InputError(f"{name}: its Creator-Version UID {version or '(none)'} is not {FORMAT_UID}: another program or version made it; use that one")
     values = _block(dataset)
-    listed = _listed(values) | {_CONTENT}
+    listed = _listed(values) | _unless_said(values)
     stripped = tuple(f"{what} ({GROUP:04X},xx{element:02X})" for element, what in _NAMES.items() if element in listed - set(values))
     if _LIST not in values:
         stripped += (f"the list of its contents ({GROUP:04X},xx{_LIST:02X})",)
-    if _CONTENT not in values:
+    if _CONTENT in listed - set(values):
         raise InputError(f"{name}: an archive has taken out {', '.join(stripped)}: have it keep the private elements of creator {CREATOR}, and encode again")
     embedding = _embedding(values) if _SLICES in values and _SERIES in values else None
-    return Raw(values[_CONTENT], embedding, values.get(_MODEL, b"").decode("ascii", "replace").strip("\0 "), stripped)
+    model, lacking = (values.get(element, b"").decode("ascii", "replace").strip("\0 ") for element in (_MODEL, _WHY))
+    return Raw(values.get(_CONTENT, b""), embedding, model, stripped, lacking)
 
 
 def lacking(dataset: Dataset) -> tuple[str, ...]:
     """Return the elements that a Raw Data object of ours must have, or says that it has, and has not."""
     values = _block(dataset)
-    return tuple(f"({GROUP:04X},xx{element:02X})" for element in sorted({_VERSION, _NEAR, _LIST, _CONTENT} | _listed(values)) if not values.get(element))
+    needed = {_VERSION, _LIST} | _listed(values) | ({_NEAR, _CONTENT} if _unless_said(values) else {_SLICES, _SERIES})
+    return tuple(f"({GROUP:04X},xx{element:02X})" for element in sorted(needed) if not values.get(element))
+
+
+def _unless_said(values: Mapping[int, bytes]) -> set[int]:
+    """Return the element of the representation, nothing where the object says that it was written without one."""
+    return set() if values.get(_WHY) and _CONTENT not in _listed(values) else {_CONTENT}
 
 
 def _listed(values: Mapping[int, bytes]) -> set[int]:
@@ -163,6 +181,8 @@ def _embedding(values: Mapping[int, bytes]) -> Embedding | None:
 def open_raw(dataset: Dataset, name: str) -> tuple[Raw, Unpacked]:
     """Read an object and decode its representation; raises `InputError` naming it where it is damaged or of a version that is not known."""
     raw = read_raw(dataset, name)
+    if not raw.content and raw.lacking:
+        raise InputError(f"{name} holds embeddings only ({raw.lacking}): encode the images themselves with `pacs-node encode`")
     try:
         return raw, unpack(raw.content)
     except StreamError as error:

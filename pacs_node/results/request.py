@@ -17,11 +17,15 @@ from pacs_node.results.regions import Region
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """What a Raw Data object carries: packed objects, by how many stored values a pixel may be off, and the embeddings where a model saw them."""
+    """What a Raw Data object carries: packed objects, by how many stored values a pixel may be off, and the embeddings where a model saw them.
+
+    Where ``content`` is empty, ``lacking`` says why, in ASCII, and there are embeddings.
+    """
 
     content: bytes
     near: int
     embedding: Embedding | None = None
+    lacking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from pacs_node.autoencoder import codec, codec_bytes
 from pacs_node.autoencoder.codec_bytes import StreamError
+from pacs_node.autoencoder.codec_pace import Pace
 from pacs_node.autoencoder.embedding import embed
 from pacs_node.config import Equipment
 from pacs_node.dicom.header import made_by, read_object
@@ -111,6 +112,42 @@ def test_building_again_gives_the_same_bytes(raw: Dataset) -> None:
 def test_without_a_representation_nothing_is_built() -> None:
     with pytest.raises(ResultRejected, match="no representation to carry"):
         build(replace(asked(), representation=None))
+
+
+def without_time() -> BuildRequest:
+    made = asked()
+    assert made.representation is not None
+    return replace(made, representation=Representation(b"", 0, made.representation.embedding, "the images could not be encoded within 1.8 s"))
+
+
+def test_where_there_was_no_time_the_object_holds_the_embedding_and_says_so() -> None:
+    made = without_time()
+    objects = build(made)
+    assert check_all(objects, made.sources) == () and "embedding only" in objects[0].dataset.SeriesDescription
+    found = read_raw(reread(objects[0].dataset), "x")
+    assert found.embedding is not None and found.embedding.slices.shape == (4, 128)
+    assert (found.content, found.stripped, found.lacking) == (b"", (), "the images could not be encoded within 1.8 s")
+    with pytest.raises(InputError, match=r"x holds embeddings only \(the images could not be encoded within 1.8 s\): .*`pacs-node encode`"):
+        open_raw(reread(objects[0].dataset), "x")
+
+
+@pytest.mark.parametrize("element", ["01", "04", "11", "12"])
+def test_the_gate_refuses_an_embedding_without_what_its_block_must_hold(element: str) -> None:
+    made = without_time()
+    objects = build(made)
+    del objects[0].dataset[GROUP, 0x1000 + int(element, 16)]
+    assert any("the private block lacks" in fault for fault in check_all(objects, made.sources))
+
+
+def test_with_neither_images_nor_embedding_nothing_is_built() -> None:
+    with pytest.raises(ResultRejected, match="neither a representation nor an embedding"):
+        build(replace(asked(), representation=Representation(b"", 0, None, "no time")))
+
+
+def test_packing_in_time_gives_the_same_bytes_and_says_what_was_chosen() -> None:
+    chosen: list[str] = []
+    assert pack(images(), 0, "1.2", Pace(1e9), chosen.append) == pack(images(), 0, "1.2")
+    assert len(chosen) == 1 and "smaller than" in chosen[0]
 
 
 # --- what archives do to it --------------------------------------------------------------------------------------------------
