@@ -341,6 +341,7 @@ class DeliveryRow(Base):
     status: Mapped[int | None]  # the last DIMSE status
     message: Mapped[str] = mapped_column(Text, default="")
     fallback: Mapped[str] = mapped_column(String(16), default="")  # of a refused object: the kind that is to be made to go in its place
+    afterwards: Mapped[str] = mapped_column(String(16), default="", server_default="")  # of a delivered report: what is to be made once all is there
     stored_at: Mapped[datetime | None]  # where the destination's commitment decides: when it had last said that it stored the object
     ask_at: Mapped[datetime | None]  # of an uncommitted one: when something is to be done about its commitment
     asked_at: Mapped[datetime | None]  # when the destination took the request that is open; None: it is to be asked
@@ -356,6 +357,7 @@ class DeliveryRow(Base):
         UniqueConstraint("instance_id", "version", "destination"),
         Index("ix_deliveries_due", "destination", "state", "job_id", "next_attempt_at"),
         Index("ix_deliveries_study", "study_id", "destination", "state"),
+        Index("ix_deliveries_afterwards", "destination", sqlite_where=text("afterwards <> ''"), postgresql_where=text("afterwards <> ''")),
     )
 
     @property
@@ -486,6 +488,17 @@ class DestinationRow(Base):
     try_again_at: Mapped[datetime | None]
     last_success_at: Mapped[datetime | None]
     message: Mapped[str] = mapped_column(Text, default="")
+
+
+class ContextRow(Base):
+    """Whether a destination was seen to take objects of a SOP class."""
+
+    __tablename__ = "contexts"
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    accepted: Mapped[bool]
+    config: Mapped[str] = mapped_column(String(64))  # digest of the destination's section, as it was then
+    seen_at: Mapped[datetime]
 
 
 class AlertRow(Base):

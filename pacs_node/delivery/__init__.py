@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
-from pacs_node.config import Destination
+from pacs_node.config import Destination, DicomDestination
 from pacs_node.delivery import cstore, folder, stow
+from pacs_node.delivery.cstore import Contexts
 from pacs_node.records import Outcome, Parcel
 
 DESTINATIONS: Mapping[str, ModuleType] = {"dicom": cstore, "folder": folder, "stow": stow}
@@ -21,6 +22,16 @@ OnOutcome = Callable[[Outcome], None]
 Wanted = Callable[[Parcel], bool]
 
 
-def deliver(destination: Destination, parcels: Sequence[Parcel], calling_ae: str, on_outcome: OnOutcome, wanted: Wanted = lambda parcel: True) -> None:
-    """Offer ``parcels`` in order to a destination of any kind."""
-    DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted)
+def deliver(
+    destination: Destination,
+    parcels: Sequence[Parcel],
+    calling_ae: str,
+    on_outcome: OnOutcome,
+    wanted: Wanted = lambda parcel: True,
+    contexts: Contexts = Contexts(),
+) -> None:
+    """Offer ``parcels`` in order to a destination of any kind; one that negotiates SOP classes says on the way which of them it takes."""
+    if isinstance(destination, DicomDestination):
+        cstore.deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted, contexts=contexts)
+    else:
+        DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -37,6 +37,17 @@ class Probe:
     accepted: frozenset[str]  # those of the SOP classes asked for
 
 
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """What is to be found out beside delivering: whether SOP classes of results are accepted.
+
+    ``ask``: classes that are proposed although nothing of them is sent; ``told`` gets class → accepted for those and for all results offered.
+    """
+
+    ask: frozenset[str] = frozenset()
+    told: Callable[[Mapping[str, bool]], None] = lambda facts: None
+
+
 def deliver(
     destination: DicomDestination,
     parcels: Sequence[Parcel],
@@ -44,6 +55,7 @@ def deliver(
     on_outcome: Callable[[Outcome], None],
     timeouts: Timeouts = Timeouts(),
     wanted: Callable[[Parcel], bool] = lambda parcel: True,
+    contexts: Contexts = Contexts(),
 ) -> None:
     """Send ``parcels`` in order and report each outcome at once; one that is not ``wanted`` any more when its turn comes is left out.
 
@@ -54,9 +66,11 @@ def deliver(
     """
     failures, doubts = 0, Doubts(destination, calling_ae, timeouts)
     for batch in _batches(parcels):
-        contexts = list(dict.fromkeys(context for parcel in batch for context in _contexts(parcel)))
-        with associated(destination, requestor(calling_ae, timeouts), [build_context(*context) for context in contexts]) as association:
+        proposed = dict.fromkeys(context for parcel in batch for context in _contexts(parcel))
+        proposed = dict.fromkeys([*proposed, *_asked(contexts, batch)][:MAX_CONTEXTS])
+        with associated(destination, requestor(calling_ae, timeouts), [build_context(*context) for context in proposed]) as association:
             accepted = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts}
+            contexts.told(_facts(batch, [*proposed], accepted))
             for parcel in batch:
                 if not wanted(parcel):
                     continue
@@ -92,6 +106,23 @@ def _contexts(parcel: Parcel) -> list[Context]:
     own = [(parcel.sop_class_uid, parcel.transfer_syntax_uid)]
     fallback = None if parcel.original else REENCODABLE.get(parcel.transfer_syntax_uid)
     return own if fallback is None else [*own, (parcel.sop_class_uid, fallback)]
+
+
+def _asked(contexts: Contexts, batch: Sequence[Parcel]) -> list[Context]:
+    """Return what is proposed only to learn of it, beside results: in the encoding that results are written in, and in the default one."""
+    if all(parcel.original for parcel in batch):
+        return []
+    return [(sop_class, syntax) for sop_class in sorted(contexts.ask) for syntax in (*REENCODABLE, DEFAULT)]
+
+
+def _facts(batch: Sequence[Parcel], proposed: Sequence[Context], accepted: set[Context]) -> dict[str, bool]:
+    """Return SOP class → accepted for what was proposed, the encodings of originals left out: those say nothing of results."""
+    originals = {context for parcel in batch if parcel.original for context in _contexts(parcel)}
+    facts: dict[str, bool] = {}
+    for context in proposed:
+        if context not in originals:
+            facts[context[0]] = facts.get(context[0], False) or context in accepted
+    return facts
 
 
 def _batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:

@@ -16,6 +16,7 @@
     build.py       finding ─► objects          one set of result objects for each set of kinds        (5 results)
     deliver.py     objects ─► destinations     one row per object and destination                     (6 delivery)
     verify.py      patients                    whether an archive means the same one                  (6 delivery)
+    contexts.py    associations ─► kinds      what destinations take, known before building           (6 delivery)
     fallback.py    refused ─► another kind     what goes in the place of a kind that is not taken     (6 delivery)
     commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
     vouch.py       requests ─► reports         what we commit to where others ask us                  (6 delivery)

@@ -19,7 +19,7 @@ from pacs_node.autoencoder.codec_pace import OutOfTime, Pace
 from pacs_node.autoencoder.embedding import Embedding, embed
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import InputError, ResultRejected
-from pacs_node.journey import House
+from pacs_node.journey import House, contexts
 from pacs_node.records import Finding, Notice, NoticeStatus, ResultObject, Run, Sources
 
 _REFUSED = "the results did not pass the node's own check of DICOM objects"
@@ -95,6 +95,7 @@ def variants(house: House, task: Task, possible: frozenset[str] | None, *, shado
         wanted = target.get("kinds")
         kinds = tuple(sorted({str(kind) for kind in wanted})) if isinstance(wanted, list | tuple) else tuple(sorted(results.DEFAULT_KINDS[destination.kind]))
         kinds = _in_place_of_results(target) if possible is None else tuple(kind for kind in kinds if kind in possible and kind != "notice")
+        kinds = contexts.takeable(house, name, kinds)
         if kinds:
             groups.setdefault(kinds, []).append(name)
     if not shadow and not groups and any(possible is not None or target.get("notice") for target in targets):

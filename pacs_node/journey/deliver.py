@@ -25,7 +25,7 @@ from pacs_node.database.tables import DeliveryRow, DestinationRow
 from pacs_node.delivery import backoff
 from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import NotKnownYet, TemporaryFailure
-from pacs_node.journey import House, fallback, verify
+from pacs_node.journey import House, contexts, fallback, verify
 from pacs_node.journey.commit import asks_for_commitment
 from pacs_node.journey.repeats import say_old_identity
 from pacs_node.journey.telling import say_coerced, say_stuck
@@ -105,7 +105,7 @@ def _send(house: House, name: str, destination: Destination, rows: Sequence[Deli
         if verify.held(house, name, destination, rows[0]):
             return
         parcels = [parcel for row in rows if (parcel := _parcel(house, row, note)) is not None]
-        delivery.deliver(destination, parcels, house.settings.node.ae_titles[0], note, wanted)
+        delivery.deliver(destination, parcels, house.settings.node.ae_titles[0], note, wanted, contexts.learner(house, name))
     except NotKnownYet as error:
         problem = str(error)
     except TemporaryFailure as error:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from pacs_node.records import DEFAULT_KINDS
-from pacs_node.results.builders import BUILDERS, PLANNED, build, possible_kinds
+from pacs_node.results.builders import BUILDERS, PLANNED, build, possible_kinds, takeable
 from pacs_node.results.check import check, check_all
 from pacs_node.results.decoded import Origin, filed_with, rebuilt
 from pacs_node.results.files import save
@@ -45,4 +45,5 @@ __all__ = [
     "save",
     "sources_as_stored",
     "stand_ins",
+    "takeable",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
@@ -69,12 +69,24 @@ BUILDERS: dict[str, Builder] = {
     "notice": Builder(EnhancedSRStorage, 8, build_notice, _always),
 }
 PLANNED: tuple[str, ...] = ()
+_ALWAYS_TRIED = ("sr", "notice")
+_IN_ADDITION = frozenset(("sc", "denoised", "ko"))
 
 
 def possible_kinds(finding: Finding) -> frozenset[str]:
     """Return the kinds that can be made of a finding."""
     regions = regions_of(finding)
     return frozenset(kind for kind, row in BUILDERS.items() if row.possible(finding, regions))
+
+
+def takeable(kinds: Collection[str], refused: Collection[str], fallback: Collection[str]) -> tuple[str, ...]:
+    """Return those of ``kinds`` that a destination gets which is known to refuse some SOP classes.
+
+    Reports and notices are always tried, and so is what another kind may go in the place of (``fallback``). Where nothing but pictures would
+    be left (IHE AIR allows them in addition only), or nothing at all, the destination gets what was asked for: its refusal is then said.
+    """
+    left = tuple(kind for kind in kinds if kind in _ALWAYS_TRIED or kind in fallback or BUILDERS[kind].sop_class_uid not in refused)
+    return left if set(left) - _IN_ADDITION else tuple(kinds)
 
 
 def build(request: BuildRequest) -> tuple[ResultObject, ...]:

@@ -205,6 +205,24 @@ def test_every_kind_of_destination_has_a_module_that_delivers() -> None:
     assert all(callable(module.deliver) for module in DESTINATIONS.values())
 
 
+def test_which_classes_are_accepted_is_told_of_results_and_of_what_is_asked_for_beside_them(archive: Archive, parcel: MakeParcel) -> None:
+    there, told = archive(refused_classes=frozenset({MRImageStorage})), list[object]()
+    destination, pet, mesh = destination_at(there.port), "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.68.1"
+    parcels = [parcel(), parcel(SOPClassUID=MRImageStorage)]
+    asking = cstore.Contexts(frozenset({pet}), told.append)
+    deliver(destination, parcels, "PACS_NODE", lambda outcome: None, contexts=asking)
+    assert told == [{CTImageStorage: True, MRImageStorage: False, pet: True}] and there.received == [parcels[0].sop_uid]
+    del told[:]
+    cstore.deliver(
+        destination,
+        [replace(one, original=True) for one in parcels],
+        "PACS_NODE",
+        lambda outcome: None,
+        contexts=cstore.Contexts(frozenset({mesh}), told.append),
+    )
+    assert told == [{}]  # how originals are encoded says nothing of results
+
+
 def test_the_kind_of_the_destination_decides(archive: Archive, parcel: MakeParcel) -> None:
     outcomes: list[Outcome] = []
     deliver(destination_at(archive().port), [parcel()], "PACS_NODE", outcomes.append)

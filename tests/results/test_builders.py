@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pacs_node.config import DicomDestination, FolderDestination, StowDestination
 from pacs_node.errors import ResultRejected
 from pacs_node.records import RESULT_KINDS, Notice, NoticeStatus
-from pacs_node.results import BUILDERS, DEFAULT_KINDS, PLANNED, Representation, build, save
+from pacs_node.results import BUILDERS, DEFAULT_KINDS, PLANNED, Representation, build, save, takeable
 from pacs_node.results.capture import summary_rows
 from pacs_node.results.files import encode
 from pacs_node.results.panels import SCALES
@@ -95,6 +95,30 @@ def test_no_object_judges_the_patient(calibrated):
 def test_every_object_says_that_it_is_for_research(results):
     said = {one.kind: texts(one.dataset).lower() for one in results}
     assert all("research" in text for text in said.values())
+
+
+SR_AND_OTHERS = ("pm", "seg", "sc", "sr")
+
+
+@pytest.mark.parametrize(
+    ("refused", "fallback", "left"),
+    [
+        ((), (), SR_AND_OTHERS),
+        (("pm",), (), ("seg", "sc", "sr")),
+        (("pm", "seg", "sc"), (), ("sr",)),
+        (("pm", "sc"), ("sc",), ("seg", "sc", "sr")),  # another kind goes in its place
+        (("sr", "pm"), (), ("seg", "sc", "sr")),  # a report is always tried: its refusal is said
+    ],
+)
+def test_a_destination_is_spared_what_it_is_known_to_refuse(refused, fallback, left):
+    assert takeable(SR_AND_OTHERS, [BUILDERS[kind].sop_class_uid for kind in refused], fallback) == left
+
+
+def test_a_destination_never_gets_only_pictures_nor_nothing_for_what_it_is_known_to_refuse():
+    refused = [BUILDERS[kind].sop_class_uid for kind in ("pm", "seg")]
+    assert takeable(("pm", "sc"), refused, ()) == ("pm", "sc")
+    assert takeable(("pm", "seg"), refused, ()) == ("pm", "seg")
+    assert takeable(("pm", "seg", "raw"), refused, ()) == ("raw",)
 
 
 # --- files -------------------------------------------------------------------------------------------------------------
