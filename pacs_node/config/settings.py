@@ -188,6 +188,7 @@ class DicomDestination(Section):
     commitment_within: Duration = timedelta(hours=24)  # of a request: how long its report is waited for
     verify_identity: bool = False
     accepts_research: bool = False
+    reject_superseded: bool = False  # when the results of a re-run have arrived, a rejection note for those of earlier runs follows
     fallback: Fallback = Field(default_factory=dict)
 
 
@@ -227,6 +228,7 @@ class StowDestination(Section):
     tls: DestinationTLS | None = None
     auth: Auth | None = None
     accepts_research: bool = False
+    reject_superseded: bool = False  # as of a DICOM destination
     fallback: Fallback = Field(default_factory=dict)
 
     @field_validator("url")

@@ -187,6 +187,13 @@ def of_run(session: Session, row: DeliveryRow) -> Sequence[DeliveryRow]:
     return [one for one in rows if one.object is not None and row.object is not None and one.object.run == row.object.run]
 
 
+def add_after(session: Session, arrived: DeliveryRow, object_id: int, position: int, now: datetime) -> None:
+    """Put an object into the outbox that follows what has arrived."""
+    row = DeliveryRow(study_id=arrived.study_id, object_id=object_id, job_id=arrived.job_id, destination=arrived.destination, position=position)
+    row.state, row.next_attempt_at = DeliveryState.WAITING, now
+    session.add(row)
+
+
 def add_instead(session: Session, refused: DeliveryRow, object_id: int, now: datetime) -> None:
     """Put an object into the outbox in the place of a refused one."""
     row = DeliveryRow(study_id=refused.study_id, object_id=object_id, job_id=refused.job_id, destination=refused.destination, position=refused.position)

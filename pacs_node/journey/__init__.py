@@ -18,6 +18,7 @@
     verify.py      patients                    whether an archive means the same one                  (6 delivery)
     contexts.py    associations ─► kinds      what destinations take, known before building           (6 delivery)
     fallback.py    refused ─► another kind     what goes in the place of a kind that is not taken     (6 delivery)
+    supersede.py   re-runs ─► rejection notes  what earlier runs left at a destination                (6 delivery)
     commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
     vouch.py       requests ─► reports         what we commit to where others ask us                  (6 delivery)
     drift.py       findings ─► alerts          whether recent scores still fit the calibration        (4 analysis)

@@ -25,7 +25,7 @@ from pacs_node.database.tables import DeliveryRow, DestinationRow
 from pacs_node.delivery import backoff
 from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import NotKnownYet, TemporaryFailure
-from pacs_node.journey import House, contexts, fallback, verify
+from pacs_node.journey import House, contexts, fallback, supersede, verify
 from pacs_node.journey.commit import asks_for_commitment
 from pacs_node.journey.repeats import say_old_identity
 from pacs_node.journey.telling import say_coerced, say_stuck
@@ -44,6 +44,7 @@ def deliver(house: House, name: str, moment: datetime) -> int:
     """
     destination = house.settings.destinations[name]
     fallback.make_due(house, name, moment)
+    supersede.make_due(house, name, moment)
     with house.store.read() as session:
         left = deliveries.left_sending(session, name)
         ids = [] if _rests(session, name, moment) else deliveries.due_group(session, name, moment)
@@ -230,6 +231,7 @@ def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome,
     withdrawn = row.state is DeliveryState.CANCELLED
     awaits = asks_for_commitment(house.settings.destinations.get(row.destination)) and not withdrawn and row.committed_at is None
     deliveries.settle(row, DeliveryState.UNCOMMITTED if awaits else DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
+    row.afterwards = "" if withdrawn else supersede.follows(house.settings.destinations.get(row.destination), row)
     subject = f"object {row.object_id}" if row.object_id is not None else f"instance {row.instance_id}"
     audit(session, "delivery", "sent", subject, {"destination": row.destination, "kind": row.kind}, moment)
     if outcome.coerced:

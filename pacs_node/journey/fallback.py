@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pacs_node.results import Reference
 
 _AGAIN = timedelta(minutes=1)  # after the disk did not take what was made
-_REPORTS = ("sr", "enhanced-sr")  # kinds that point at others
+REPORTS = ("sr", "enhanced-sr")  # kinds that point at others
 _POINTED_AT = ("pm", "seg", "sc", "denoised", "raw")
 NOTHING = "nothing"  # noted where no kind is to go in the place of a refused one, but a report may point at it
 
@@ -84,7 +84,7 @@ def _make(house: House, row: DeliveryRow, companions: Sequence[DeliveryRow]) -> 
     from pacs_node import results  # heavy, and needed only where something was refused
 
     assert row.object is not None
-    stored, root = _stored(house, row.object), house.settings.node.uid_root
+    stored, root = stored_object(house, row.object), house.settings.node.uid_root
     study_uid = text_of(stored, "StudyInstanceUID")
     lacking = _lacking(companions, row, study_uid)
     made = () if row.fallback == NOTHING else results.stand_ins(stored, row.fallback, lacking, root)
@@ -92,15 +92,16 @@ def _make(house: House, row: DeliveryRow, companions: Sequence[DeliveryRow]) -> 
     targets = {**lacking, row.sop_uid: [results.Reference(study_uid, obj.series_uid, obj.sop_class_uid, obj.sop_uid) for obj in found]}
     reports = {}
     for other in companions:
-        if other.id != row.id and other.state is DeliveryState.WAITING and other.kind in _REPORTS and other.object is not None:
-            report = _stored(house, other.object)
+        if other.id != row.id and other.state is DeliveryState.WAITING and other.kind in REPORTS and other.object is not None:
+            report = stored_object(house, other.object)
             if results.refers_to(report, [row.sop_uid]):
                 change = _Change(results.redirected(report, targets, root), report, targets)
                 reports[other.id] = _keep(house, row, other.object, other.kind, change)
     return _Made(found, reports)
 
 
-def _stored(house: House, obj: ObjectRow) -> Dataset:
+def stored_object(house: House, obj: ObjectRow) -> Dataset:
+    """Read an object as it was built; raises `ResultRejected` where its file is another."""
     path = house.data / obj.path
     if hashlib.sha256(path.read_bytes()).hexdigest() != obj.sha256:
         raise ResultRejected(obj.kind, (f"the stored file {path} is not what was built: run the job again",))
@@ -167,11 +168,11 @@ def _commit(house: House, row: DeliveryRow, made: _Made, moment: datetime) -> No
         if current is None or current.state is not DeliveryState.REFUSED or current.fallback != row.fallback:
             return  # withdrawn, or sent again by an operator meanwhile
         for obj in made.instead:
-            deliveries.add_instead(session, current, _ensure(session, obj), moment)
+            deliveries.add_instead(session, current, ensure(session, obj), moment)
         for number, report in made.reports.items():
             other = deliveries.get(session, number)
             if other is not None and other.state is DeliveryState.WAITING:
-                other.object_id = _ensure(session, report)
+                other.object_id = ensure(session, report)
         if row.fallback == NOTHING:
             current.fallback = ""
             say_stuck(house, session, current, "refused", current.message, moment)
@@ -183,7 +184,7 @@ def _commit(house: House, row: DeliveryRow, made: _Made, moment: datetime) -> No
     house.log.warning("kind replaced", destination=row.destination, job=row.job_id, kind=row.kind, by=row.fallback, objects=len(made.instead))
 
 
-def _ensure(session: Session, obj: ObjectRow) -> int:
+def ensure(session: Session, obj: ObjectRow) -> int:
     """Return the number of an object, noted now unless it was made for another destination before."""
     number = add_new(session, obj, ObjectRow.sop_uid)
     return number if number is not None else session.scalars(select(ObjectRow.id).where(ObjectRow.sop_uid == obj.sop_uid)).one()

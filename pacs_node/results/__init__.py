@@ -17,6 +17,7 @@ from pacs_node.results.files import save
 from pacs_node.results.latents import pack
 from pacs_node.results.raw import open_raw
 from pacs_node.results.references import Reference
+from pacs_node.results.rejection import rejection_note
 from pacs_node.results.request import BuildRequest, Representation
 from pacs_node.results.stand_in import STAND_INS, header_of, redirected, refers_to, sources_as_stored, stand_ins
 from pacs_node.results.validator import dciodvfy
@@ -42,6 +43,7 @@ __all__ = [
     "rebuilt",
     "redirected",
     "refers_to",
+    "rejection_note",
     "save",
     "sources_as_stored",
     "stand_ins",

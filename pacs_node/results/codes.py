@@ -96,6 +96,8 @@ CUBIC_MM = Code("mm3", "UCUM", "cubic millimeter")
 MEAN = Code("373098007", "SCT", "Mean")
 MAXIMUM = Code("56851009", "SCT", "Maximum")
 OF_INTEREST = Code("113000", "DCM", "Of Interest")  # CID 7010
+REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")  # CID 7010
+KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
 
 # --- what a header says ------------------------------------------------------------------------------------------------
 

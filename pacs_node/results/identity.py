@@ -235,10 +235,15 @@ def finish(dataset: Dataset, request: BuildRequest, label: Label) -> Dataset:
     return dataset
 
 
+def series_number(run: int, number: int) -> int:
+    """Return the Series Number (0020,0011) of the ``number``-th kind (1…19) of a run."""
+    return _SERIES_BASE + _NUMBERS * run + number
+
+
 def _add_series(dataset: Dataset, request: BuildRequest, label: Label) -> None:
     dataset.Modality = label.modality
     dataset.SeriesInstanceUID = series_uid(request, label)
-    dataset.SeriesNumber = _SERIES_BASE + _NUMBERS * request.run.number + label.number
+    dataset.SeriesNumber = series_number(request.run.number, label.number)
     dataset.SeriesDescription = series_description(request, label)
     dataset.InstanceNumber = 1
 
