@@ -28,6 +28,7 @@ def send(town: Town, name: str) -> list[tuple[str, str]]:
     """Let a study go all the way; returns kind and state of what its job sends to the archive."""
     known = {row.id for row in rows(town)}
     town.send(ct_study(study=name))
+    town.wait(seconds=30)  # however long sending took on a busy machine
     town.settle()
     return [(row.kind, row.state.value) for row in rows(town) if row.id not in known]
 

@@ -8,19 +8,71 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import RawDataStorage
 
-from pacs_node.database import alerts
+from pacs_node.autoencoder.codec_pace import OutOfTime, Pace
+from pacs_node.database import alerts, jobs
 from pacs_node.errors import InputError
 from pacs_node.journey import build
 from pacs_node.results import open_raw
+from pacs_node.results.raw import read_raw
 from tests.journey.support import RULES, Town, ct_study
 
 WITH_RAW = RULES.replace("    pipeline: ct-test\n", "    pipeline: ct-test\n    results: [sr, sc, raw]\n")
 
 
+PATIENT = {"encode_within": "10min"}
+
+
+def representations(town: Town) -> list[Dataset]:
+    return [dataset for path in (town.folder / "out").rglob("*.dcm") if (dataset := dcmread(path)).SOPClassUID == RawDataStorage]
+
+
+def the_finding(town: Town) -> dict[str, object]:
+    with town.house.store.read() as session:
+        return dict(jobs.list_jobs(session)[0].finding)
+
+
+def test_the_job_says_how_it_was_made(make_town: Callable[..., Town]) -> None:
+    town = make_town(rules=WITH_RAW, executor=PATIENT)
+    town.send(ct_study())
+    town.settle()
+    [found] = representations(town)
+    assert open_raw(found, "x")[1].images
+    assert "smaller than" in str(the_finding(town)["representation"])
+
+
+def test_without_time_to_encode_it_holds_the_embedding_and_the_job_says_why(make_town: Callable[..., Town]) -> None:
+    town = make_town(rules=WITH_RAW, executor={"encode_within": "0s"})
+    town.send(ct_study())
+    town.settle()
+    assert sorted(result.Modality for result in town.results()) == ["OT", "OT", "SR"]
+    [found] = representations(town)
+    raw = read_raw(found, "x")
+    assert raw.embedding is not None and raw.content == b"" and "executor.encode_within" in raw.lacking
+    assert str(the_finding(town)["representation"]).startswith("embedding only: the images could not be encoded")
+    with town.house.store.read() as session:
+        assert alerts.open_alerts(session) == []
+
+
+def test_encoding_takes_no_more_than_half_of_what_is_left_until_the_deadline(make_town: Callable[..., Town], monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def refuse(images: object, near: int, model: str, pace: Pace, note: object) -> bytes:
+        given.append(pace.left)
+        raise OutOfTime
+
+    monkeypatch.setattr(build.results, "pack", refuse)
+    town = make_town(rules=WITH_RAW, executor={"encode_within": "1h", "job_deadline": "4min"})
+    town.send(ct_study())
+    town.settle()
+    assert len(given) == 1 and 0 < given[0] <= 120
+    assert [read_raw(found, "x").content for found in representations(town)] == [b""]
+
+
 def test_the_destination_gets_the_analysed_series_to_decode(make_town: Callable[..., Town]) -> None:
-    town, study = make_town(rules=WITH_RAW), ct_study()
+    town, study = make_town(rules=WITH_RAW, executor=PATIENT), ct_study()
     town.send(study)
     town.settle()
     assert sorted(result.Modality for result in town.results()) == ["OT", "OT", "SR"]
