@@ -14,6 +14,7 @@ import typer
 from pacs_node.cli.auditing import register as register_auditing
 from pacs_node.cli.benching import register as register_bench
 from pacs_node.cli.comparing import register as register_comparing
+from pacs_node.cli.conforming import register as register_conforming
 from pacs_node.cli.database import register as register_database
 from pacs_node.cli.exporting import register as register_exporting
 from pacs_node.cli.fetching import register as register_fetching
@@ -46,7 +47,7 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
 
 _GROUPS = (
     register_running, register_sending, register_fetching, register_exporting, register_comparing, register_working,
-    register_keeping, register_auditing, register_database, register_models,
+    register_keeping, register_auditing, register_database, register_conforming, register_models,
     register_tuning, register_phantom, register_representing, register_bench,
 )  # fmt: skip
 for _register in _GROUPS:

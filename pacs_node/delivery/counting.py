@@ -15,7 +15,7 @@ from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import TemporaryFailure, UnknownToArchive
 from pacs_node.records import SeriesCount
 
-_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"  # Study Root
+STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"  # Study Root
 _UNKNOWN_DESTINATION = 0xA801  # PS3.4 C.4.2.1.5
 _SUBOPERATIONS_FAILED = 0xB000
 _QUICK = Timeouts(connect=10.0, associate=15.0, response=30.0)
@@ -53,12 +53,12 @@ def fetch_series(destination: DicomDestination, calling_ae: str, study_uid: str,
     """
     wish = Dataset()
     wish.QueryRetrieveLevel, wish.StudyInstanceUID, wish.SeriesInstanceUID = "SERIES", study_uid, series_uid
-    with associated(destination, requestor(calling_ae, timeouts), [build_context(_MOVE)]) as association:
+    with associated(destination, requestor(calling_ae, timeouts), [build_context(STUDY_ROOT_MOVE)]) as association:
         if not association.accepted_contexts:
             raise TemporaryFailure(place(destination), "takes no retrievals (Study Root C-MOVE): let it accept them from this node")
         status = Dataset()
         try:
-            for status, _ in association.send_c_move(wish, calling_ae, _MOVE):
+            for status, _ in association.send_c_move(wish, calling_ae, STUDY_ROOT_MOVE):
                 if status.get("Status") == _UNKNOWN_DESTINATION:
                     raise UnknownToArchive(place(destination), calling_ae)
                 _check(destination, status, (SUCCESS, _SUBOPERATIONS_FAILED, *PENDING))

@@ -49,14 +49,14 @@ BASIC = ("113100", "Basic Application Confidentiality Profile")
 CLEAN_PIXELS = ("113101", "Clean Pixel Data Option")
 CLEAN_STRUCTURED = ("113104", "Clean Structured Content Option")
 
-_CHOSEN = (  # option of `Options`, code of CID 7050
+CHOSEN = (  # option of `Options`, code of CID 7050
     ("clean_descriptors", ("113105", "Clean Descriptors Option")),
     ("retain_patient_characteristics", ("113108", "Retain Patient Characteristics Option")),
     ("retain_device", ("113109", "Retain Device Identity Option")),
     ("retain_uids", ("113110", "Retain UIDs Option")),
     ("retain_institution", ("113112", "Retain Institution Identity Option")),
 )
-_OF_DATES = {
+OF_DATES = {
     Dates.KEEP: ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
     Dates.SHIFT: ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
 }
@@ -66,7 +66,7 @@ LONGITUDINAL = {Dates.REMOVE: "REMOVED", Dates.SHIFT: "MODIFIED", Dates.KEEP: "U
 
 def codes_of(options: Options, *, pixels: bool = False, structured: bool = False) -> list[tuple[str, str]]:
     """Return code value and meaning (scheme DCM) of all that was done to an object; ``pixels``, ``structured``: what was cleaned in it."""
-    codes = [BASIC, *(code for name, code in _CHOSEN if getattr(options, name))]
-    codes += [_OF_DATES[options.dates]] if options.dates in _OF_DATES else []
+    codes = [BASIC, *(code for name, code in CHOSEN if getattr(options, name))]
+    codes += [OF_DATES[options.dates]] if options.dates in OF_DATES else []
     codes += [CLEAN_PIXELS] * pixels + [CLEAN_STRUCTURED] * structured
     return codes
