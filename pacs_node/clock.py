@@ -23,6 +23,7 @@ from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import catch_up
 from pacs_node.journey.retire import retire
+from pacs_node.journey.trail import forward, say_anchor
 from pacs_node.journey.vouch import vouch
 
 _ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
@@ -71,6 +72,13 @@ def repeated(step: Callable[[House, str, datetime], int], name: str) -> Callable
     return run
 
 
+def forward_audit(house: House) -> None:
+    """Send what the audit collector lacks."""
+    for _ in range(_MOST_ROUNDS):
+        if not forward(house, house.clock()):
+            break
+
+
 def ask_archive(name: str) -> Callable[[House], object]:
     """Return the duty that asks an archive about the studies that wait for its word."""
     return lambda house: ask(house, name, house.clock())
@@ -90,6 +98,8 @@ def duties(house: House) -> tuple[Duty, ...]:
         Duty("vouch", timedelta(seconds=1), lambda house: vouch(house, house.clock())),
         Duty("retire", timedelta(seconds=30), lambda house: retire(house, house.clock())),
         Duty("drift", timedelta(hours=1), watch_drift),
+        Duty("audit anchor", timedelta(days=1), say_anchor),
+        *([Duty("audit to syslog", timedelta(seconds=2), forward_audit)] if house.settings.audit.syslog else []),
         *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in destinations.items() if at.kind == "dicom"),
         *(Duty(f"deliver to {name}", timedelta(seconds=1), repeated(deliver, name)) for name in destinations),
         *(Duty(f"commitment of {name}", timedelta(seconds=1), repeated(commit, name)) for name, kind in destinations.items() if asks_for_commitment(kind)),

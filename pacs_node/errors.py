@@ -20,6 +20,7 @@
     ├── NotFinite               a model's output is no number: the bundle is at fault, or the numbers overflow
     ├── DeviceLost              the device fails this process: another one has to take over
     ├── ResultRejected          a built object did not pass the gate
+    ├── CollectorFailed         a copy of the audit trail did not reach its collector
     └── DeliveryError           an object did not reach a destination
         ├── PermanentRefusal    the destination will never do what it is asked
         └── TemporaryFailure    worth another try later
@@ -180,6 +181,14 @@ class ResultRejected(PacsNodeError):
     def __init__(self, kind: str, faults: tuple[str, ...]) -> None:
         self.faults = faults
         super().__init__(f"the {kind} object was not released: {'; '.join(faults)}")
+
+
+class CollectorFailed(PacsNodeError):
+    """Audit messages did not reach the syslog collector, or it is not known whether they did; they are sent again."""
+
+    def __init__(self, collector: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"audit collector {collector}: {problem}")
 
 
 class DeliveryError(PacsNodeError):

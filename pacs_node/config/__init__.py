@@ -10,6 +10,7 @@ from pacs_node.config.settings import (
     TLS,
     AllowedSender,
     Assembly,
+    Audit,
     Auth,
     Basic,
     Database,
@@ -24,6 +25,7 @@ from pacs_node.config.settings import (
     Retention,
     Settings,
     StowDestination,
+    Syslog,
     unaskable,
 )
 from pacs_node.config.units import AETitle, DiskSize, Duration, Port, Section, Size, parse_duration, parse_size
@@ -33,6 +35,7 @@ __all__ = [
     "AETitle",
     "AllowedSender",
     "Assembly",
+    "Audit",
     "Auth",
     "Basic",
     "Complete",
@@ -60,6 +63,7 @@ __all__ = [
     "Settings",
     "Size",
     "StowDestination",
+    "Syslog",
     "dotted",
     "load_rule_list",
     "load_settings",

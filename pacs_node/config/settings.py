@@ -296,6 +296,26 @@ class Retention(Section):
     high_watermark: DiskSize = Size(number=85, percent=True)
 
 
+class Syslog(Section):
+    """Where audit messages are collected: a syslog server with TLS (RFC 5425). ``tls`` left out: the system's authorities, no certificate of ours."""
+
+    host: str = Field(min_length=1, max_length=253)
+    port: Annotated[int, Field(ge=1, le=65535)] = 6514
+    tls: DestinationTLS = DestinationTLS()
+
+    @property
+    def name(self) -> str:
+        """Its address, for people and as the name under which is kept how far it has been sent to."""
+        return f"{self.host}:{self.port}"
+
+
+class Audit(Section):
+    """The audit trail outside of the database: DICOM audit messages (PS3.15 A.5) to a collector."""
+
+    patient_ids: bool = False  # true: messages name the Patient ID; false: the word "withheld" stands there
+    syslog: Syslog | None = None
+
+
 class Settings(Section):
     """``node.yaml`` as a whole."""
 
@@ -307,6 +327,7 @@ class Settings(Section):
     destinations: Mapping[str, Destination] = {"research": FolderDestination(kind="folder", path=Path("./out"))}
     retention: Retention = Retention()
     monitoring: Monitoring = Monitoring()
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _tls_port_and_certificates(self) -> Settings:

@@ -25,10 +25,14 @@ def examine_reception(settings: Settings, now: datetime) -> Iterator[str]:
 
 def examine_destination(name: str, destination: DicomDestination | StowDestination, now: datetime) -> Iterator[str]:
     """Look at what a destination's ``tls`` names, if anything; as `examine_reception`."""
-    tls, key = destination.tls, f"destinations.{name}.tls"
-    if tls is not None:
-        client_context(tls, key)
-        yield from _dates(tls, key, now, as_server=False)
+    if destination.tls is not None:
+        yield from examine_tls(destination.tls, f"destinations.{name}.tls", now)
+
+
+def examine_tls(tls: DestinationTLS, key: str, now: datetime) -> Iterator[str]:
+    """Look at what we show and trust where we connect; as `examine_reception`."""
+    client_context(tls, key)
+    yield from _dates(tls, key, now, as_server=False)
 
 
 def _dates(tls: TLS | DestinationTLS, key: str, now: datetime, *, as_server: bool) -> Iterator[str]:

@@ -20,11 +20,12 @@ from pacs_node.database.engine import Store, database_url, revision_of
 from pacs_node.database.tables import StudyRow
 from pacs_node.delivery import cstore, stow, web
 from pacs_node.delivery.query import STUDY_ROOT_FIND
-from pacs_node.dicom.certificates import examine_destination, examine_reception
+from pacs_node.dicom.certificates import examine_destination, examine_reception, examine_tls
 from pacs_node.dicom.commitment import PUSH_MODEL
-from pacs_node.errors import ConfigError, DatabaseUnavailable, PacsNodeError
+from pacs_node.errors import CollectorFailed, ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
 from pacs_node.journey.pressure import WORDS, pressure_of
+from pacs_node.monitoring import syslog
 from pacs_node.reception.pressure import Pressure, measure
 from pacs_node.records import FALLBACKS, Population
 from pacs_node.routing import load as load_rules
@@ -53,7 +54,7 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
         return Report((("fault", str(error)),))
     checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _map, _senders, _certificates, _destinations]
     if echo:
-        checks.append(_echo)
+        checks += [_echo, _collector]
     lines: list[Line] = [("ok", f"configuration of node {settings.node.name!r}: AE titles {', '.join(settings.node.ae_titles)}, port {settings.node.port}")]
     for check in checks:
         lines += check(settings)
@@ -198,6 +199,8 @@ def _certificates(settings: Settings) -> Iterator[Line]:
     looks = [examine_reception(settings, now)]
     looks += [examine_destination(name, place, now) for name, place in settings.destinations.items() if not isinstance(place, FolderDestination)]
     looks += [web.examine(name, place) for name, place in settings.destinations.items() if isinstance(place, StowDestination)]
+    if settings.audit.syslog is not None:
+        looks.append(examine_tls(settings.audit.syslog.tls, "audit.syslog.tls", now))
     for look in looks:
         try:
             for warning in look:
@@ -252,6 +255,17 @@ def _taken(name: str, destination: DicomDestination, taken: set[str]) -> Iterato
         helps = [f"{kind}: {instead}" for kind, instead in FALLBACKS.items() if kind in refused and instead in taken and kind not in destination.fallback]
         remedy = f"; it would take {', '.join(helps)} in `fallback`" if helps else ""
         yield "warning", f"destination {name} does not accept {', '.join(refused)}: those results would be refused there{remedy}"
+
+
+def _collector(settings: Settings) -> Iterator[Line]:
+    """Say whether the collector of the audit trail can be had; nothing is sent to it."""
+    collector = settings.audit.syslog
+    if collector is not None:
+        try:
+            syslog.send(collector, [])
+            yield "ok", f"audit collector {collector.name} answers"
+        except CollectorFailed as error:
+            yield "fault", str(error)
 
 
 def _ask(name: str, destination: StowDestination) -> Line:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from pacs_node.cli import app
 from pacs_node.database import audit
 from pacs_node.database.engine import Store, database_url
+from tests.certificates import Authority
+from tests.monitoring.collector import Collector
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -107,3 +109,23 @@ def test_an_export_never_overwrites_a_file(config: Path, store: Store, tmp_path:
     out.write_text("kept")
     assert run(config, "export", "--out", str(out))[0] == 1
     assert out.read_text() == "kept"
+
+
+def test_check_says_whether_the_collector_can_be_had(config: Path, store: Store, tmp_path: Path, tool: Callable[[str], str]) -> None:
+    authority = Authority(tmp_path / "pki", tool("openssl"))
+    collector = Collector(authority.sign("collector"))
+    data = config.read_text()
+    syslog = f"syslog: {{host: 127.0.0.1, port: {collector.port}, tls: {{ca: {authority.file}}}}}"
+    config.write_text(f"{data}audit: {{{syslog}}}\n")
+    try:
+        said = CliRunner().invoke(app, ["check", "--echo", "--config", str(config)]).output
+        assert f"audit collector 127.0.0.1:{collector.port} answers" in said
+    finally:
+        collector.stop()
+    done = CliRunner().invoke(app, ["check", "--echo", "--config", str(config)])
+    assert done.exit_code == 1
+    assert "cannot be reached" in done.output
+    config.write_text(f"{data}audit: {{{syslog.replace(str(authority.file), '/nowhere.pem')}}}\n")
+    done = CliRunner().invoke(app, ["check", "--config", str(config)])
+    assert done.exit_code == 1
+    assert "audit.syslog.tls.ca" in done.output
