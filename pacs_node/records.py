@@ -59,6 +59,18 @@ class AssociationEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """The marker that a receiver writes when it has refused a peer for who it is, or could not agree with it on TLS; counted."""
+
+    path: Path
+    name: str  # unique and time-ordered, like an arrival's
+    sender: Sender  # as it called itself; ``address`` is its host
+    reason: str
+    count: int
+    refused_at: datetime  # the last time
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A DIMSE-N request that a receiver has answered and left to the core (PS3.7 chapter 10). The dataset is as it was received."""
 

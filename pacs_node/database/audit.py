@@ -18,9 +18,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Table, func, insert, select, text
 from sqlalchemy.orm import Session
 
 from pacs_node.database.drivers import as_json
@@ -52,12 +52,14 @@ def seal(session: Session) -> None:
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LINKING})
     number, before = last(session)
+    linked = []
     for at, actor, action, subject, detail in pending:
         number += 1
-        row = AuditRow(id=number, at=at, actor=_storable(actor), action=_storable(action), subject=_storable(subject), detail=detail)
-        row.hash = before = link(before, entry_of(row))
-        session.add(row)
-    session.flush()
+        row = AuditRow(at=at, actor=_storable(actor), action=_storable(action), subject=_storable(subject))  # cuts what is too long
+        before = link(before, AuditEntry(number, at, row.actor, row.action, row.subject, detail))
+        facts = {"id": number, "at": at, "actor": row.actor, "action": row.action, "subject": row.subject}
+        linked.append({**facts, "detail": detail, "hash": before})
+    session.execute(insert(cast("Table", AuditRow.__table__)), linked)
 
 
 def last(session: Session) -> tuple[int, str]:

@@ -157,8 +157,9 @@ def cancel_unfinished(session: Session, study_id: int, now: datetime, reason: st
     states = sources(JobState.CANCELLED)
     query = update(JobRow).where(JobRow.study_id == study_id, JobRow.state.in_(states)).returning(JobRow.id)
     numbers = list(session.scalars(query.values(state=JobState.CANCELLED, reason=reason, finished_at=now, lease_until=None)))
+    study_uid = session.scalar(select(StudyRow.study_uid).where(StudyRow.id == study_id)) if numbers else ""
     for number in numbers:
-        audit(session, "core", "cancelled", f"job {number}", {"why": reason}, now)
+        audit(session, "core", "cancelled", f"job {number}", {"study_uid": study_uid, "why": reason}, now)
     return numbers
 
 

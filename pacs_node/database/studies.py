@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -189,6 +189,20 @@ def add_association(session: Session, end: AssociationEnd) -> None:
             ended_at=end.ended_at,
         )
     )
+
+
+def brought_by(session: Session, association: str) -> list[tuple[int, str, int]]:
+    """Return the studies to which an association brought instances: number, UID, how many."""
+    counted = select(InstanceRow.study_id, func.count()).where(InstanceRow.association == association).group_by(InstanceRow.study_id)
+    counts = dict(session.execute(counted).tuples().all())
+    named = session.execute(select(StudyRow.id, StudyRow.study_uid).where(StudyRow.id.in_(counts)).order_by(StudyRow.id)) if counts else ()
+    return [(number, uid, counts[number]) for number, uid in named]
+
+
+def has_sent(session: Session, study_id: int, calling_ae: str) -> bool:
+    """Tell whether a sender has brought an instance of a study before."""
+    query = select(InstanceRow.id).where(InstanceRow.study_id == study_id, InstanceRow.calling_ae == calling_ae[:16]).limit(1)
+    return session.scalar(query) is not None
 
 
 def associations_of(session: Session, study: StudyRow) -> tuple[int, bool]:

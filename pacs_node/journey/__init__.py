@@ -28,6 +28,8 @@
     heart.py       signs of life               a worker renews its lease, or ends where its job hangs
     retire.py      what is finished            files go, rows stay                                    (7 retention)
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
+    noting.py      audit                       what the trail says of all this
+    trail.py       audit ─► syslog             a copy of the audit trail, elsewhere
     operate.py     retry, release, cancel      what operators do, audited
 
 Every step has the same shape: read what is due, do the slow work without a transaction, then commit the next state in one short
@@ -75,6 +77,7 @@ class House:
     swept_at: datetime | None = None
     measure: Callable[[Path], Disk] = measure  # a made-up disk in tests
     folders: threading.Lock = field(default_factory=threading.Lock)  # held by who moves files into study folders, and by who removes empty ones
+    begun: set[tuple[int, str]] = field(default_factory=set)  # study and sender whose beginning stands in the audit trail
     looked: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # where retention's last look at what is ripe ended
     log: structlog.typing.FilteringBoundLogger = field(default_factory=structlog.get_logger)
 

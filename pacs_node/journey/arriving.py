@@ -34,6 +34,7 @@ class Batch:
     drops: list[Arrival] = field(default_factory=list)  # duplicates
     studies: set[int] = field(default_factory=set)
     remarks: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    begun: set[tuple[int, str]] = field(default_factory=set)  # study and sender, as `House.begun`
 
 
 def describe(house: House, arrival: Arrival) -> Item:

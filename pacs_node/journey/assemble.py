@@ -122,7 +122,7 @@ def _say_held(house: House, study: StudyRow) -> None:
         if row is not None and row.last_arrival == study.last_arrival:
             row.state = move(row.state, StudyState.HELD)
             row.look_again_at, row.waiting_for = None, "a corrected re-send, or release by an operator"
-            audit(session, "core", "held", f"study {study.id}", {"identities": names}, house.clock())
+            audit(session, "core", "held", f"study {study.id}", {"study_uid": study.study_uid, "identities": names}, house.clock())
 
 
 def series_views(study: StudyRow, read: Callable[[InstanceRow], Dataset | None]) -> tuple[routing.SeriesView, ...]:
@@ -232,7 +232,7 @@ def _make_job(house: House, session: Session, study: StudyRow, request: routing.
         if job.state in (JobState.QUEUED, JobState.RUNNING, JobState.PARKED):
             jobs.finish(job, JobState.CANCELLED, now, "overtaken: more of the study arrived")
             deliveries.cancel_of_job(session, job.id, "overtaken: more of the study arrived")
-            audit(session, "core", "cancelled", f"job {job.id}", {"why": job.reason}, now)
+            audit(session, "core", "cancelled", f"job {job.id}", {"study_uid": study.study_uid, "why": job.reason}, now)
     job = JobRow(
         study_id=study.id,
         pipeline=request.pipeline or "",

@@ -34,6 +34,7 @@ from pacs_node.dicom.commitment import Reference, Remedy, Report, Request, read_
 from pacs_node.dicom.header import read_header
 from pacs_node.errors import PermanentRefusal, TemporaryFailure, UnreadableObject
 from pacs_node.journey import House
+from pacs_node.journey.noting import of_delivery
 from pacs_node.journey.telling import say_stuck
 from pacs_node.records import Note
 
@@ -159,7 +160,7 @@ def take_report(house: House, report: Report, calling_ae: str, moment: datetime)
         found.reported_at = found.reported_at or moment
         for reference in report.committed:
             if reference in rows:
-                _committed(session, rows[reference], moment)
+                _committed(house, session, rows[reference], moment)
         for reference, reason in report.failed.items():
             if reference in rows and rows[reference].id not in overtaken:
                 _failed(house, session, rows[reference], reason, moment)
@@ -178,13 +179,13 @@ def _say_report(house: House, found: CommitmentRow, report: Report, calling_ae: 
     log("storage commitment report", **facts, reasons=sorted({f"0x{reason:04X}" for reason in report.failed.values()}) or None)
 
 
-def _committed(session: Session, row: DeliveryRow, moment: datetime) -> None:
+def _committed(house: House, session: Session, row: DeliveryRow, moment: datetime) -> None:
     row.committed_at = row.committed_at or moment
     if row.state not in (DeliveryState.UNCOMMITTED, DeliveryState.WAITING, DeliveryState.PARKED):
         return  # delivered already; being sent once more, which ends as delivered then; or withdrawn
     settle(row, DeliveryState.DELIVERED, row.status, "stored, and the destination has committed to keep it", moment)
     clear_stuck(session, row, moment)
-    audit(session, "delivery", "committed", _subject(row), {"destination": row.destination, "kind": row.kind}, moment)
+    audit(session, "delivery", "committed", _subject(row), of_delivery(house.settings, row), moment)
 
 
 def _failed(house: House, session: Session, row: DeliveryRow, code: int, moment: datetime) -> None:

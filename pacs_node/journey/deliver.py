@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from pacs_node import crash, delivery
 from pacs_node.config import Destination
 from pacs_node.database import deliveries, studies
-from pacs_node.database.alerts import audit, clear_alert, raise_alert
+from pacs_node.database.alerts import clear_alert, raise_alert
 from pacs_node.database.states import DeliveryState
 from pacs_node.database.tables import DeliveryRow, DestinationRow
 from pacs_node.delivery import backoff
@@ -27,6 +27,7 @@ from pacs_node.dicom.statuses import SUCCESS
 from pacs_node.errors import NotKnownYet, TemporaryFailure
 from pacs_node.journey import House, contexts, fallback, supersede, verify
 from pacs_node.journey.commit import asks_for_commitment
+from pacs_node.journey.noting import note_sent
 from pacs_node.journey.repeats import say_old_identity
 from pacs_node.journey.telling import say_coerced, say_stuck
 from pacs_node.records import Outcome, Parcel
@@ -196,6 +197,7 @@ def _note(house: House, name: str, ends: Sequence[tuple[DeliveryRow, Outcome]]) 
                 continue  # withdrawn meanwhile, and it did not arrive
             _settle(house, session, current, outcome, moment)
             noted.append((row, outcome))
+        note_sent(house, session, [(rows[row.id], outcome) for row, outcome in noted if outcome.delivered], moment)
     crash.passed("committed")
     for row, outcome in noted:
         log = house.log.info if outcome.delivered and outcome.status in (None, SUCCESS) else house.log.warning
@@ -232,8 +234,6 @@ def _arrived(house: House, session: Session, row: DeliveryRow, outcome: Outcome,
     awaits = asks_for_commitment(house.settings.destinations.get(row.destination)) and not withdrawn and row.committed_at is None
     deliveries.settle(row, DeliveryState.UNCOMMITTED if awaits else DeliveryState.DELIVERED, outcome.status, outcome.message, moment)
     row.afterwards = "" if withdrawn else supersede.follows(house.settings.destinations.get(row.destination), row)
-    subject = f"object {row.object_id}" if row.object_id is not None else f"instance {row.instance_id}"
-    audit(session, "delivery", "sent", subject, {"destination": row.destination, "kind": row.kind}, moment)
     if outcome.coerced:
         say_coerced(house, session, row, outcome, moment)
     if withdrawn:

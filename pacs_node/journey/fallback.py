@@ -30,6 +30,7 @@ from pacs_node.database.tables import DeliveryRow, ObjectRow
 from pacs_node.dicom.header import DAMAGED, read_object, text_of
 from pacs_node.errors import DatabaseUnavailable, PacsNodeError, ResultRejected
 from pacs_node.journey import House
+from pacs_node.journey.noting import of_delivery
 from pacs_node.journey.telling import say_stuck
 from pacs_node.records import Outcome, ResultObject
 
@@ -180,7 +181,7 @@ def _commit(house: House, row: DeliveryRow, made: _Made, moment: datetime) -> No
         current.state, current.fallback = move(current.state, DeliveryState.REPLACED), ""
         current.message = f"{row.message}; {len(made.instead)} {row.fallback} went into the outbox in its place"
         clear_alert(session, "fallback", f"delivery {row.id}", moment)
-        audit(session, "delivery", "replaced", f"object {row.object_id}", {"destination": row.destination, "kind": row.kind, "by": row.fallback}, moment)
+        audit(session, "delivery", "replaced", f"object {row.object_id}", {**of_delivery(house.settings, current), "by": row.fallback}, moment)
     house.log.warning("kind replaced", destination=row.destination, job=row.job_id, kind=row.kind, by=row.fallback, objects=len(made.instead))
 
 

@@ -25,6 +25,7 @@ from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House, sync_folder
 from pacs_node.journey.announcements import wake_where_all_is_here
 from pacs_node.journey.arriving import Batch, Item
+from pacs_node.journey.noting import note_begun, remember_begun
 from pacs_node.journey.reject import obey, refuse_again
 from pacs_node.journey.repeats import Known, Repeated, compare, known, take_repeat
 from pacs_node.monitoring.logs import study_tag
@@ -52,6 +53,7 @@ def index(house: House, items: list[Item], quarantine: Callable[[Item, str], Non
         for study_id in batch.studies:
             wake_where_all_is_here(house, session, _settle_identity(session, study_id, batch, now), now)
     crash.passed("indexed")
+    remember_begun(house, batch)
     _carry_out(house, batch)
     for event, values in batch.remarks:
         house.log.info(event, **values)
@@ -88,7 +90,7 @@ def _take(house: House, session: Session, batch: Batch, items: Sequence[Item], l
         elif row is not None:
             take_repeat(house, session, batch, Repeated(item, row, looked.repeats[name], looked.digests.get(name, "")), now)
         else:
-            _take_new(house, session, batch, item)
+            _take_new(house, session, batch, item, now)
 
 
 def _finish_moves(house: House, rows: Iterable[InstanceRow]) -> None:
@@ -103,9 +105,10 @@ def _finish_moves(house: House, rows: Iterable[InstanceRow]) -> None:
         _carry_out(house, Batch(moves=left))
 
 
-def _take_new(house: House, session: Session, batch: Batch, item: Item) -> None:
+def _take_new(house: House, session: Session, batch: Batch, item: Item, now: datetime) -> None:
     facts = {"accession": item.accession, "description": item.description}
     study = studies.ensure_study(session, item.instance, item.arrival, facts)
+    note_begun(house, session, batch, item, study.id, now)
     row = studies.add_instance(session, studies.ensure_series(session, study, item.series), item.instance, item.arrival, own=item.own)
     study.removed_at = None
     batch.moves.append((item.arrival.path, studies.instance_path(row)))
@@ -131,7 +134,7 @@ def _settle_identity(session: Session, study_id: int, batch: Batch, now: datetim
         study.state = move(study.state, StudyState.HELD)
         study.held_reason = f"its instances name {len(found)} different patients"
         jobs.cancel_unfinished(session, study.id, now, study.held_reason)
-        audit(session, "core", "held", f"study {study.id}", {"identities": len(found)}, now)
+        audit(session, "core", "held", f"study {study.id}", {"study_uid": study.study_uid, "identities": len(found)}, now)
     elif study.held_reason:
         study.held_reason = ""
         if clear_alert(session, "held", f"study {study.id}", now):

@@ -43,7 +43,7 @@ def reap(house: House, moment: datetime) -> int:
 def decide_after(house: House, session: Session, job: JobRow, fault: Fault, message: str, moment: datetime) -> None:
     """Queue or park a job after a bad end; the audit says which and why."""
     decision = decide(fault, job.attempts, message, moment, job.rung)
-    facts = {"fault": fault.value, "attempt": job.attempts, "worker": job.worker, "message": message}
+    facts = {"study_uid": job.study.study_uid, "fault": fault.value, "attempt": job.attempts, "worker": job.worker}
     if isinstance(decision, Again):
         jobs.requeue(job, decision.at, f"{fault.value}: {message}")
         job.rung = decision.rung

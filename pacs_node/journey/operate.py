@@ -57,7 +57,7 @@ def _rerun(session: Session, job: JobRow, now: datetime, live_rules: Collection[
         _take_seriously(job)
     jobs.rerun(session, job, now)
     clear_alert(session, "parked", f"job {job.id}", now)
-    audit(session, operator(), "retry", f"job {job.id}", {"run": job.run, "shadow": job.shadow}, now)
+    audit(session, operator(), "retry", f"job {job.id}", {"study_uid": job.study.study_uid, "run": job.run, "shadow": job.shadow}, now)
 
 
 def _take_seriously(job: JobRow) -> None:
@@ -87,7 +87,7 @@ def _resend(session: Session, row: DeliveryRow, now: datetime) -> None:
     holds.look_now(session, row.study_id, row.destination, now)
     deliveries.destination_row(session, row.destination).try_again_at = None
     deliveries.clear_stuck(session, row, now)
-    audit(session, operator(), "retry", f"delivery {row.id}", {"destination": row.destination}, now)
+    audit(session, operator(), "retry", f"delivery {row.id}", {"study_uid": row.study.study_uid, "destination": row.destination}, now)
 
 
 def retry_parked(store: Store, now: datetime, live_rules: Collection[str] = ()) -> str:
@@ -114,7 +114,7 @@ def cancel_job(store: Store, job_id: int, now: datetime) -> str:
         jobs.finish(job, JobState.CANCELLED, now, f"cancelled by {operator()}")
         deliveries.cancel_of_job(session, job_id, "the job was cancelled")
         clear_alert(session, "parked", f"job {job_id}", now)
-        audit(session, operator(), "cancel", f"job {job_id}", {}, now)
+        audit(session, operator(), "cancel", f"job {job_id}", {"study_uid": job.study.study_uid}, now)
     return f"job {job_id} is cancelled"
 
 
@@ -127,7 +127,7 @@ def release(store: Store, study_id: int, now: datetime) -> str:
         places = holds.release(session, study_id, now)
         for name in places:
             clear_alert(session, "verify", f"study {study_id} at {name}"[:96], now)
-            audit(session, operator(), "release", f"study {study_id}", {"destination": name}, now)
+            audit(session, operator(), "release", f"study {study_id}", {"study_uid": study.study_uid, "destination": name}, now)
         if study.state is not StudyState.HELD:
             if not places:
                 raise InputError(f"study {study_id} is not held, it is {study.state.value}")
@@ -138,7 +138,7 @@ def release(store: Store, study_id: int, now: datetime) -> str:
         study.state = move(study.state, StudyState.RECEIVING)
         study.held_reason, study.waiting_for, study.look_again_at = "", "", now
         clear_alert(session, "held", f"study {study_id}", now)
-        audit(session, operator(), "release", f"study {study_id}", {"identities": len(study.released_identities)}, now)
+        audit(session, operator(), "release", f"study {study_id}", {"study_uid": study.study_uid, "identities": len(study.released_identities)}, now)
     return f"study {study_id} is released and will be looked at again"
 
 

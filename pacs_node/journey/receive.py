@@ -17,7 +17,8 @@ from pacs_node.journey import House
 from pacs_node.journey.arriving import Item, describe, split_at_repeat
 from pacs_node.journey.index import index
 from pacs_node.journey.notes import take_note
-from pacs_node.records import Arrival, AssociationEnd, Note, Quarantined
+from pacs_node.journey.noting import note_end, note_refusal
+from pacs_node.records import Arrival, AssociationEnd, Note, Quarantined, Refusal
 
 BATCH = 100  # arrivals a transaction
 
@@ -40,6 +41,7 @@ def receive(house: House, now: datetime) -> int:
         _index(house, batch, now)
     # after the instances: entries come in the order of their names, so that an association's end follows all that it brought
     _note_ends(house, [entry for entry in entries if isinstance(entry, AssociationEnd)], now)
+    _note_refusals(house, [entry for entry in entries if isinstance(entry, Refusal)], now)
     for note in (entry for entry in entries if isinstance(entry, Note)):
         _take_note(house, note, now)
     return len(entries)
@@ -78,12 +80,22 @@ def _note_ends(house: House, ends: list[AssociationEnd], now: datetime) -> None:
         return
     with house.store.write() as session:
         for end in ends:
+            note_end(session, end, now)
             studies.add_association(session, end)
             for study in studies.studies_of_association(session, end.sender.association):
                 study.look_again_at = min(study.look_again_at or now, now)  # a rule may count a release as completeness
     for end in ends:
         house.log.info("association over", sender=end.sender.calling_ae, released=end.released, stored=end.stored, refused=end.refused)
     house.spool.forget(*ends)
+
+
+def _note_refusals(house: House, refusals: list[Refusal], now: datetime) -> None:
+    if not refusals:
+        return
+    with house.store.write() as session:
+        for refusal in refusals:
+            note_refusal(session, refusal, now)
+    house.spool.forget(*refusals)
 
 
 def note_quarantined(house: House, items: Iterable[Quarantined], now: datetime) -> int:

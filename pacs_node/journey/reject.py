@@ -63,7 +63,7 @@ def _obey(house: House, session: Session, study_id: int, rows: Sequence[Instance
     embeddings.forget(session, study_id, {row.series.series_uid for row in rows})
     if title.wrong:
         _say_what_is_out(house, session, affected, study_id, why, now)
-    audit(session, "core", "rejected", f"study {study_id}", {"code": code, "instances": len(rows)}, now)
+    audit(session, "core", "rejected", f"study {study_id}", {"study_uid": study.study_uid, "code": code, "instances": len(rows)}, now)
     house.log.info("rejected", study=study_tag(study.study_uid), code=code, instances=len(rows), jobs=len(affected))
 
 

@@ -219,7 +219,7 @@ def _retire_study(look: _Look, session: Session, study_id: int, digests: dict[st
     _say(look, session, verdict, f"study {study_id}", f"the received files of study {study_id}")
     if verdict.action is not Action.REMOVE or not removal.retire_study(session, study, digests, look.now, verdict.why):
         return False
-    audit(session, "core", "retired", f"study {study_id}", {"files": len(digests), "why": verdict.why}, look.now)
+    audit(session, "core", "retired", f"study {study_id}", {"study_uid": study.study_uid, "files": len(digests), "why": verdict.why}, look.now)
     look.house.log.info("originals removed", study=study_tag(study.study_uid), id=study_id, files=len(digests), why=verdict.why)
     return True
 
@@ -238,7 +238,7 @@ def _retire_results(look: _Look, session: Session, job_id: int) -> bool:
         return False
     paths = removal.retire_results(session, job, look.now, verdict.why)
     if paths:
-        audit(session, "core", "retired", f"job {job_id}", {"files": len(paths), "why": verdict.why}, look.now)
+        audit(session, "core", "retired", f"job {job_id}", {"study_uid": job.study.study_uid, "files": len(paths), "why": verdict.why}, look.now)
         look.house.log.info("results removed", job=job_id, files=len(paths), why=verdict.why)
     return bool(paths)
 

@@ -24,7 +24,7 @@ from pacs_node import crash
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.database import deliveries, embeddings, jobs, studies
-from pacs_node.database.alerts import audit, clear_alert
+from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
 from pacs_node.dicom.header import DAMAGED
@@ -34,6 +34,7 @@ from pacs_node.journey import House
 from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all, embedded, sources_of
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
+from pacs_node.journey.noting import note_analysed
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import Finding, HeadScore, Hottest, Notice, NoticeStatus, PriorReport, Run, SeriesEmbedding
 
@@ -214,7 +215,7 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
         reason = built.notice.reason if built.notice else ""
         jobs.finish(job, JobState.DONE if built.finding else JobState.NOT_ANALYSED, moment, reason)
         clear_alert(session, "parked", f"job {job.id}", moment)
-        audit(session, f"worker {worker.name}", "analysed", f"job {job.id}", {"pipeline": task.pipeline, "state": job.state.value}, moment)
+        note_analysed(session, worker.name, job, built.finding, moment)
 
 
 def embedding_of(finding: Finding) -> SeriesEmbedding | None:

@@ -24,6 +24,7 @@ from pacs_node.dicom.header import DAMAGED, identity, read_header, text_of
 from pacs_node.errors import DatabaseUnavailable, PacsNodeError, ResultRejected
 from pacs_node.journey import House
 from pacs_node.journey.fallback import REPORTS, ensure, stored_object
+from pacs_node.journey.noting import of_delivery
 from pacs_node.records import ResultObject
 
 if TYPE_CHECKING:
@@ -119,6 +120,6 @@ def _commit(house: House, row: DeliveryRow, note: ObjectRow | None, moment: date
         current.afterwards = ""
         if note is not None:
             deliveries.add_after(session, current, ensure(session, note), _POSITION, moment)
-            audit(session, "delivery", "superseded", f"job {row.job_id}", {"destination": row.destination, "run": note.run}, moment)
+            audit(session, "delivery", "superseded", f"job {row.job_id}", {**of_delivery(house.settings, current), "run": note.run}, moment)
     if note is not None:
         house.log.info("earlier results rejected", destination=row.destination, job=row.job_id, run=note.run)

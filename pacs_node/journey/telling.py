@@ -10,6 +10,7 @@ from pacs_node.database import deliveries
 from pacs_node.database.alerts import audit, raise_alert
 from pacs_node.database.tables import DeliveryRow
 from pacs_node.journey import House
+from pacs_node.journey.noting import of_delivery
 from pacs_node.records import Outcome
 
 
@@ -22,7 +23,7 @@ def say_stuck(house: House, session: Session, row: DeliveryRow, kind: str, messa
         count = deliveries.stuck_like(session, row, row.state)
         what = f"original instances of study {row.study_id} to {row.destination} that were {kind}: {count}, the last (delivery {row.id}) since {message}"
         text = f"{what}. To send them again: `pacs-node retry --parked`"
-    audit(session, "delivery", kind, f"delivery {row.id}", {"destination": row.destination, "kind": row.kind, "why": message}, now)
+    audit(session, "delivery", kind, f"delivery {row.id}", of_delivery(house.settings, row), now)
     if raise_alert(session, kind, row.subject, text, now):
         house.log.error("alert", kind="delivery", message=text)
 

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from pacs_node.config import Destination, DicomDestination
 from pacs_node.database import holds
-from pacs_node.database.alerts import clear_alert, raise_alert
+from pacs_node.database.alerts import audit, clear_alert, raise_alert
 from pacs_node.database.tables import DeliveryRow, StudyRow
 from pacs_node.delivery import agreement, query
 from pacs_node.dicom.header import normalised
@@ -39,14 +39,14 @@ def held(house: House, name: str, destination: Destination, row: DeliveryRow) ->
     answers = query.study(destination, house.settings.node.ae_titles[0], uid)
     if not answers and row.instance_id is None:
         raise NotKnownYet(name, "does not know the study that the results belong to yet (verify_identity)")
-    return _judge(house, name, row.study_id, ours, answers)
+    return _judge(house, name, row.study_id, uid, ours, answers)
 
 
 def _facts(study: StudyRow) -> list[str]:
     return [study.patient_id, study.issuer, study.patient_name, study.birth_date, normalised(study.accession)]
 
 
-def _judge(house: House, name: str, study_id: int, ours: list[str], answers: list[Dataset]) -> bool:
+def _judge(house: House, name: str, study_id: int, study_uid: str, ours: list[str], answers: list[Dataset]) -> bool:
     subject, moment = f"study {study_id} at {name}"[:96], house.clock()
     wrong = next((theirs for answer in answers if agreement.differences(ours, theirs := agreement.facts_of(answer))), None)
     with house.store.write() as session:
@@ -67,5 +67,6 @@ def _judge(house: House, name: str, study_id: int, ours: list[str], answers: lis
         holds.note(session, study_id, name, ours, wrong, moment)
         holds.put_off(session, study_id, name, moment + LOOK_AGAIN, f"held: {name} knows the study with another {fields}")
         if raise_alert(session, "verify", subject, message, moment):
+            audit(session, "delivery", "held", f"study {study_id}", {"study_uid": study_uid, "destination": name}, moment)
             house.log.error("alert", kind="verify", subject=subject, message=message)
     return True

@@ -29,6 +29,17 @@ class Rejection:
     reason: int
     text: str
 
+    @property
+    def for_good(self) -> bool:
+        """Whether it is for who the peer is, and not for what is lacking at the moment."""
+        return self.result == _PERMANENT
+
+    @property
+    def why(self) -> str:
+        """The reason in a few words, without what the peer said."""
+        known = {_CALLED_AE: "called AE title not recognised", _CALLING_AE: "calling AE title not allowed"}
+        return known.get(self.reason, "calling AE title not allowed from this address") if self.for_good else self.text
+
 
 LOCAL_FAULT = Rejection(_TRANSIENT, 2, 1, "a fault of this node; the log has the details")
 

@@ -32,6 +32,7 @@ class Connection(AssociationSocket):  # type: ignore[misc]  # pynetdicom is unty
         super().__init__(association, client_socket=connection)
         self._limits, self._connection = limits, connection
         self._view, self._start, self._end = memoryview(b""), 0, 0  # read ahead: view[start:end]
+        self.insecure = ""  # why no TLS came about
         self._in_data = False  # pynetdicom has read the header of a P-DATA-TF
         self._poll = select.poll()  # unlike select(), it takes descriptors above 1023
         self._poll.register(connection, select.POLLIN)
@@ -51,7 +52,9 @@ class Connection(AssociationSocket):  # type: ignore[misc]  # pynetdicom is unty
                 return False
             request = start + self._exactly(length, deadline)
             self._limit_waiting()
-        except OSError:
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):  # one that just closes is a probe
+                self.insecure = (error.reason or "unknown").replace("_", " ").lower()
             return False
         self._view, self._start, self._end = memoryview(request), 0, len(request)
         return True

@@ -79,6 +79,9 @@ class Conversation(Protocol):
     def note(self, request: NoteRequest) -> int:
         """Keep a DIMSE-N request; return the status of its response."""
 
+    def insecure(self, host: str, reason: str) -> None:
+        """No TLS came about with the peer; there will be no association."""
+
     def end(self, released: bool) -> None:
         """The association is over; called once for each connection, whatever happened."""
 

@@ -95,12 +95,14 @@ def serve(
         connections=reception.max_associations + _SPARE_CONNECTIONS,
     )
     server = StorageServer(_application_entity(config), listening, receiver.begin, limits, fast=reception.fast_path, tls=tls)
+    server.idle = receiver.tell_refusals
     server.served_by_peers = served_by_peers(config.services)
     threading.Thread(target=_stop_when, args=(stop, server), name="stop", daemon=True).start()
     try:
         server.serve_forever(poll_interval=0.1)
     finally:
         server.drain(config.drain)
+        receiver.tell_refusals(everything=True)
         slots[index] = 0
 
 

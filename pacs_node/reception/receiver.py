@@ -22,6 +22,7 @@ from pacs_node.reception.notes import problem_of
 from pacs_node.reception.pacing import Pacer
 from pacs_node.reception.part10 import Incoming
 from pacs_node.reception.pressure import Pressure, mark_of
+from pacs_node.reception.refusals import Peer, Refusals
 from pacs_node.reception.services import classes_of, refusal_of, service_of
 from pacs_node.reception.spool import Spool
 from pacs_node.records import Sender
@@ -46,6 +47,7 @@ class Receiver:
         self.max_object = reception.max_object
         self._reserve, self._slots, self._index = reception.reserve, slots, index
         self._lock = threading.Lock()
+        self.refusals = Refusals(lambda peer, count: self.spool.refusal(peer.calling_ae, peer.called_ae, peer.host, peer.reason, count))
 
     def take_requests(self, services: Sequence[str]) -> None:
         """Accept the SOP classes of these services (names in `services.SERVICES`), too."""
@@ -54,6 +56,13 @@ class Receiver:
     def begin(self) -> ReceiverConversation:
         """Return the conversation of a new connection."""
         return ReceiverConversation(self)
+
+    def tell_refusals(self, *, everything: bool = False) -> None:
+        """Write the markers of refused peers that are due."""
+        try:
+            self.refusals.tell(everything=everything)
+        except SpoolFull as error:
+            log.warning("refused peers were not written down", reason=str(error))
 
     def has_room(self, step: Pressure = Pressure.REFUSE) -> bool:
         """Tell whether the disk has more room than that at which associations are rejected, or instances refused."""
@@ -107,6 +116,11 @@ class ReceiverConversation:
             log.warning("request refused", **facts, status=f"0x{status:04X}", reason=reason)
         return status
 
+    def insecure(self, host: str, reason: str) -> None:
+        """Write down that no TLS came about."""
+        log.warning("TLS failed", address=host, reason=reason)
+        self.guarded(lambda: self.receiver.refusals.note(Peer(host=host, reason=f"TLS failed: {reason}")), None)
+
     def end(self, released: bool) -> None:
         """Write down that the association is over."""
         self.guarded(lambda: self._end(released), None)
@@ -137,6 +151,9 @@ class ReceiverConversation:
         if isinstance(decision, admission.Rejection):
             self._leave()
             log.warning("association rejected", calling_ae=proposal.calling_ae, address=proposal.address, reason=decision.text)
+            if decision.for_good:
+                peer = Peer(proposal.calling_ae[:16], proposal.called_ae[:16], proposal.address, decision.why)
+                self.guarded(lambda: receiver.refusals.note(peer), None)
             return decision
         self.sender = Sender(proposal.calling_ae, proposal.called_ae, host_port(proposal.address, proposal.port), secrets.token_hex(8))
         return acceptable(proposal.contexts, receiver.classes)

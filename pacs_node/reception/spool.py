@@ -5,6 +5,7 @@
     data/spool/new/00 … 0f/NAME.dcm     an acknowledged instance (Part 10, dataset bytes as received)
                            NAME.end     the end of an association (JSON)
                            NAME.note    a DIMSE-N request (JSON)
+                           NAME.refused peers that were refused, counted (JSON)
                            *.part       being written; never acknowledged
     data/quarantine/NAME.dcm, NAME.json kept aside with the reason
 
@@ -35,14 +36,15 @@ from pacs_node.reception.notes import content_of, read_note
 from pacs_node.reception.part10 import Incoming, sender_of
 from pacs_node.reception.pressure import measure
 from pacs_node.reception.spool_file import SpoolFile, disk_faults, write_note
-from pacs_node.records import Arrival, AssociationEnd, Note, Quarantined, Sender
+from pacs_node.records import Arrival, AssociationEnd, Note, Quarantined, Refusal, Sender
 
 SHARDS = 16
-SUFFIXES = (".dcm", ".end", ".note")  # of the entries of the spool
+SUFFIXES = (".dcm", ".end", ".note", ".refused")  # of the entries of the spool
 
-Entry = Arrival | AssociationEnd | Note
+Entry = Arrival | AssociationEnd | Note | Refusal
 
 _NAME = re.compile(r"([0-9]{20})-([0-9a-z]{1,32})-([0-9]{6,})")
+_REFUSED = "refused"  # in the place of an association, which a refused peer has none of
 _ASSOCIATION = re.compile(r"[0-9a-z]{1,32}")
 
 
@@ -99,6 +101,13 @@ class Spool:
         """Keep a DIMSE-N request for the core; on return it is on the disk and success may be answered."""
         path = self._path(sender, ".note")
         self._write_json(path, content_of(sender, service, request))
+        return path
+
+    def refusal(self, calling_ae: str, called_ae: str, host: str, reason: str, count: int) -> Path:
+        """Write down that a peer was refused ``count`` times."""
+        sender = Sender(calling_ae, called_ae, host, _REFUSED)
+        path = self._path(sender, ".refused")
+        self._write_json(path, {"sender": asdict(sender), "reason": reason, "count": count})
         return path
 
     def set_aside(self, incoming: Incoming, parts: Iterable[Bytes], reason: str) -> Path:
@@ -229,6 +238,8 @@ def _read(path: Path, name: str) -> Entry:
             return _read_marker(path)
         case ".note":
             return read_note(path, _time_of(name))
+        case ".refused":
+            return _read_refusal(path)
     return Arrival(path, name, _time_of(name), sender_of(path))
 
 
@@ -239,3 +250,11 @@ def _read_marker(path: Path) -> AssociationEnd:
         return AssociationEnd(path, path.stem, sender, bool(marker["released"]), int(marker["stored"]), int(marker["refused"]), _time_of(path.stem))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableObject(path.name, f"the marker of an association's end is damaged ({error})") from error
+
+
+def _read_refusal(path: Path) -> Refusal:
+    try:
+        marker = json.loads(path.read_bytes())
+        return Refusal(path, path.stem, Sender(**marker["sender"]), str(marker["reason"]), int(marker["count"]), _time_of(path.stem))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UnreadableObject(path.name, f"the marker of a refused peer is damaged ({error})") from error

@@ -62,6 +62,7 @@ class StorageServer(AssociationServer):  # type: ignore[misc]  # pynetdicom is u
     """
 
     socket: Any
+    idle: Callable[[], object] = staticmethod(lambda: None)  # called several times a second
     served_by_peers: frozenset[str] = frozenset()  # SOP classes of which the peer may be the SCP, where it proposes that role
 
     def __init__(
@@ -108,7 +109,8 @@ class StorageServer(AssociationServer):  # type: ignore[misc]  # pynetdicom is u
         log.exception("connection failed", peer=str(client_address))
 
     def service_actions(self) -> None:
-        """Free associations that are over: they hold each other in cycles, and a receiver makes too little garbage to collect by itself."""
+        """Do what is due now and then. Associations that are over hold each other in cycles, and a receiver makes too little garbage to collect by itself."""
+        self.idle()
         if self._ended >= _COLLECT_AFTER:
             self._ended = 0
             gc.collect()
@@ -179,6 +181,8 @@ class StorageAssociation(Association):  # type: ignore[misc]
         try:
             if self.transport.await_request(self._limits.associate):
                 super().run_reactor()
+            elif self.transport.insecure:
+                self._conversation.insecure(self.requestor.address, self.transport.insecure)
         finally:
             self.transport.cut()
             self.fast_path.discard()

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
-from pacs_node.database import alerts, deliveries, jobs, studies
+from pacs_node.database import alerts, audit, deliveries, jobs, studies
 from pacs_node.database.engine import Store
 from pacs_node.database.states import DeliveryState
 from pacs_node.workbench import tables
@@ -152,6 +152,9 @@ WORK: dict[str, Callable[[Session], object]] = {
     "a whole study": lambda session: studies.get_study(session, 7, to_change=True),
     "known instances": lambda session: studies.find_instances(session, [f"1.2.3.{number}" for number in range(1, 20)]),
     "known arrivals": lambda session: studies.known_arrivals(session, [f"a{number}" for number in range(1, 20)]),
+    "what an association brought": lambda session: studies.brought_by(session, "as7"),
+    "has a sender sent of a study": lambda session: studies.has_sent(session, 7, "CT1"),
+    "end of the audit trail": audit.last,
     "studies of an association": lambda session: studies.studies_of_association(session, "as7"),
     "due group": lambda session: deliveries.due_group(session, "archive", NOW),
     "start": lambda session: deliveries.start(session, [500, 1000], NOW),

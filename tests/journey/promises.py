@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import or_, select
 from sqlalchemy.orm import selectinload
 
-from pacs_node.database import jobs, studies
+from pacs_node.database import audit, jobs, studies
 from pacs_node.database.alerts import open_alerts
 from pacs_node.database.states import DELIVERY_MOVES, JOB_MOVES, STUDY_MOVES, DeliveryState, JobState, StudyState
 from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, JobRow, ObjectRow, SeriesRow, StudyRow
@@ -205,6 +205,8 @@ class Promises:
         self._notes_are_obeyed()
         self._only_damaged_objects_are_quarantined()
         self._nothing_is_sent_twice()
+        with world.house.store.read() as session:
+            assert audit.follow(audit.every(session)).fault == ""
         report = examine(world.settings, repair=False, deep=True)
         assert {finding.what for finding in report.findings} <= LEFT_BEHIND, report.findings
 

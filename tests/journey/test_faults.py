@@ -36,7 +36,7 @@ def the_job(town: Town) -> JobRow:
 
 def audited(town: Town) -> list[tuple[str, object]]:
     with town.house.store.read() as session:
-        return [(row.action, row.detail.get("fault")) for row in session.scalars(select(AuditRow).order_by(AuditRow.id))]
+        return [(row.action, row.detail.get("fault")) for row in session.scalars(select(AuditRow).where(AuditRow.subject.like("job %")).order_by(AuditRow.id))]
 
 
 def work_on(town: Town, times: int) -> None:
