@@ -14,6 +14,7 @@ SIGTERM drains and stops, SIGHUP re-reads the rules. A child that dies is replac
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import mmap
 import os
 import signal
@@ -26,6 +27,7 @@ from collections.abc import Iterator, Mapping, MutableSequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -142,6 +144,7 @@ def run(settings: Settings, role: Role = "all") -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         signal.signal(signal.SIGHUP, lambda *_: reload.set())
+        _note_run(house, role, "started")
         children.start()
         log.info("node started", name=settings.node.name, role=role, port=settings.node.port, data=str(settings.node.data), processes=len(children.children))
         while not stop.wait(0.2):
@@ -151,8 +154,27 @@ def run(settings: Settings, role: Role = "all") -> int:
                 _reload_rules(house, children)
         log.info("node stopping")
         forced = children.stop(STOP_SECONDS)
+        _note_run(house, role, "stopped")
         log.info("node stopped", forced=forced)
     return 0
+
+
+def _note_run(house: House | None, role: Role, action: str) -> None:
+    """Write into the audit trail that the node was started or stopped, and what it was started with; receivers alone have no database."""
+    if house is None:
+        return
+    from pacs_node.database.alerts import audit
+    from pacs_node.journey import rules_file
+    from pacs_node.journey.operate import operator
+
+    settings = house.settings
+    facts = {"role": role, "host": socket.gethostname(), "version": version("pacs-node")}
+    if action == "started":
+        facts["configuration"] = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()
+        facts["rules"] = hashlib.sha256(rules_file(settings).read_bytes()).hexdigest()
+    with suppress(DatabaseUnavailable), house.store.write() as session:
+        audit(session, operator(), action, f"node {settings.node.name}", facts, house.clock())
+    house.store.close()
 
 
 def _look_at_own_certificate(settings: Settings) -> None:
@@ -201,6 +223,7 @@ def _reload_rules(house: House, children: local.Children) -> None:
         house.log.error("rules not taken over", problem=str(error))
         with suppress(DatabaseUnavailable):
             house.alert("rules", "rules.yaml", f"the new rules were not taken over, the former ones stay in force: {error}")
+            _note_refused_rules(house)
         return
     for child in children.children:
         assert isinstance(child.orders, Orders)
@@ -209,6 +232,13 @@ def _reload_rules(house: House, children: local.Children) -> None:
     with suppress(DatabaseUnavailable):
         house.clear("rules", "rules.yaml")
     house.log.info("rules read again", rules=len(house.rules.rules))
+
+
+def _note_refused_rules(house: House) -> None:
+    from pacs_node.database.alerts import audit
+
+    with house.store.write() as session:
+        audit(session, "node", "rules refused", "rules.yaml", {}, house.clock())
 
 
 def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitStack, locks: tuple[int, ...]) -> list[local.Child]:

@@ -28,15 +28,18 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from pacs_node.config import Settings
-from pacs_node.errors import InputError, UnreadableObject
-from pacs_node.journey import rules_file
+from pacs_node.database.alerts import audit
+from pacs_node.database.engine import Store
+from pacs_node.errors import DatabaseUnavailable, InputError, UnreadableObject
+from pacs_node.journey import now, rules_file
+from pacs_node.journey.operate import operator
 from pacs_node.reception.part10 import sender_of
 from pacs_node.reception.spool import SUFFIXES
 from pacs_node.retention.sweep import pinned
@@ -84,6 +87,7 @@ def back_up(settings: Settings, config: Path | None, out: Path, *, originals: bo
     with pinned(data), _scratch(out) as scratch:
         said("database")
         with open_store(settings) as store:
+            _note_in_audit(store, out, originals=originals)
             named = copy_database(store, scratch)
             if not originals:
                 copied.left_out = leave_out_finished(named, datetime.now(UTC))
@@ -98,6 +102,12 @@ def back_up(settings: Settings, config: Path | None, out: Path, *, originals: bo
             _put_configuration(settings, config, target, copied)
             target.put_text(MANIFEST, json.dumps(asdict(copied), indent=1) + "\n")
     return copied
+
+
+def _note_in_audit(store: Store, out: Path, *, originals: bool) -> None:
+    """Write down that all that the node holds is copied. A database that takes nothing more can still be copied, which matters more then."""
+    with suppress(DatabaseUnavailable), store.write() as session:
+        audit(session, operator(), "backup", "node", {"to": str(out), "originals": originals}, now())
 
 
 class _Copy:

@@ -7,8 +7,9 @@ half-written files and result files of runs that were never committed, and what 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,13 @@ from sqlalchemy.orm import selectinload
 from pacs_node import node
 from pacs_node.config import Settings
 from pacs_node.database import deliveries, removal, studies
+from pacs_node.database.alerts import audit
 from pacs_node.database.engine import Store
 from pacs_node.database.tables import AsideRow, DeliveryRow, InstanceRow, ObjectRow
 from pacs_node.dicom.file_meta import read_meta
 from pacs_node.errors import DatabaseUnavailable, DataFolderInUse, InputError, UnreadableObject
 from pacs_node.journey import House
+from pacs_node.journey.operate import operator
 from pacs_node.journey.pressure import half_files, uncommitted
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import index_again, put_into_quarantine, unknown_files, waiting
@@ -104,6 +107,9 @@ def examine(settings: Settings, *, repair: bool, deep: bool, said: Callable[[Fin
                 finding.mend()
             report.findings.append(finding)
             said(finding)
+        if repair and report.findings:
+            with suppress(DatabaseUnavailable), house.store.write() as session:  # it may be what is broken
+                audit(session, operator(), "repair", f"node {settings.node.name}", dict(Counter(finding.what for finding in report.findings)), house.clock())
         report.waiting = sum(1 for shard in house.spool.new.iterdir() for path in shard.glob("*.dcm"))
     return report
 
