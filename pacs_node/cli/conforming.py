@@ -1,4 +1,4 @@
-"""Commands about what the node speaks: conformance."""
+"""Commands that write documents: conformance, reference."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pacs_node.cli.options import ConfigFile, settings_of
 def register(app: typer.Typer) -> None:
     """Add the commands of this group."""
     app.command()(conformance)
+    app.command()(reference)
 
 
 def conformance(
@@ -25,7 +26,20 @@ def conformance(
     """
     from pacs_node.workbench.conformance import statement
 
-    text = statement(settings_of(config))
+    _give(statement(settings_of(config)), out)
+
+
+def reference(out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None) -> None:
+    """Print the configuration reference: every key with its type, default and meaning, as Markdown.
+
+    Example: pacs-node reference --out config/REFERENCE.md
+    """
+    from pacs_node.workbench.reference import reference as made
+
+    _give(made(), out)
+
+
+def _give(text: str, out: Path | None) -> None:
     if out is None:
         typer.echo(text, nl=False)
     else:
