@@ -202,6 +202,11 @@ def write(page: Page, settings: Settings) -> None:
     for number, (kind, row) in enumerate(CREATED.items(), start=4):
         page.heading(3, f"A.A.{number} {kind}: {row.iod}")
         page.table(("Attribute", "Tag", "VR", "Source of the value"), _rows(row.attributes))
+    page.text(
+        "A rejection note for superseded results has the attributes of `ko`, its title is (113001, DCM, Rejected for Quality Reasons), and its UIDs are made "
+        "of the "
+        "report that supersedes and of the instances that are rejected."
+    )
     _reports(page)
     page.heading(2, "Annex A.C Private attributes and private transfer syntaxes")
     page.text(

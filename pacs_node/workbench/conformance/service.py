@@ -68,6 +68,7 @@ def _storage(page: Page, settings: Settings) -> None:
         f"After a temporary fault the wait grows from {in_words(policy.first)} to {in_words(policy.longest)} with jitter; after "
         f"{in_words(policy.give_up_after)} of waiting the object is parked, "
         "with an alert. A permanent refusal is not repeated: the `fallback` kind goes in its place where there is one, as a new instance.",
+        "Where `reject_superseded` is set, a rejection note (Key Object Selection, 113001) for the results of earlier runs follows those of a re-run.",
         "Objects that this node made are recognised by Device UID (0018,1002) in Contributing Equipment Sequence (0018,A001) and never routed or forwarded "
         "again.",
     ))  # fmt: skip
@@ -250,6 +251,13 @@ def _configuration(page: Page, settings: Settings) -> None:
     )
     page.heading(3, "6.4 Configuration of folders")
     page.table(("Destination", "Path"), [(name, place.path) for name, place in settings.destinations.items() if isinstance(place, FolderDestination)])
+    page.heading(3, "6.6 Configuration of the audit trail")
+    collector = settings.audit.syslog
+    where = f"to {collector.name}" if collector is not None else "nowhere"
+    page.text(
+        f"`audit.syslog`: DICOM audit messages are sent {where}. `audit.patient_ids`: they {'name' if settings.audit.patient_ids else 'withhold'} the Patient "
+        "ID."
+    )
     page.text(
         f"{len(accepted(settings))} abstract syntaxes are accepted and {len(proposed(settings))} presentation contexts proposed with this configuration: 7.2."
     )
