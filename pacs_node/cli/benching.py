@@ -212,6 +212,7 @@ def contamination(
     train: Annotated[int, typer.Option("--train", min=8, help="Phantoms to train on.")] = 40,
     normal: Annotated[int, typer.Option("--normal", min=120, help="Phantoms without a lesion to judge; half of them calibrate.")] = 200,
     lesions: Annotated[int, typer.Option("--lesions", min=16, help="Phantoms with a lesion to judge.")] = 96,
+    left_out: Annotated[float, typer.Option("--left-out", min=0, max=0.49, help="Of usual pixels, that teach a detector nothing.")] = 0.08,
     json_file: JsonFile = None,
     work: Work = None,
 ) -> None:
@@ -224,7 +225,7 @@ def contamination(
     from pacs_node.workbench.bench import work_folder
     from pacs_node.workbench.bench_contamination import Trial, bench_contamination
 
-    trial = Trial(share=share, epochs=epochs, train=train, held_out=max(4, train // 4), normal=normal, lesions=lesions)
+    trial = Trial(share=share, epochs=epochs, train=train, held_out=max(4, train // 4), normal=normal, lesions=lesions, left_out=left_out)
     with Console(stderr=True).status("making phantoms") as status, work_folder(work) as folder:
         found = bench_contamination(bundle, trial, folder, lambda what, fraction: status.update(f"{what}: {100 * fraction:.0f} %"))
     _write(json_file, found)

@@ -4,6 +4,9 @@
 
     the same phantoms ─┬─ as they are ─────────────────► trained ─┐
                        └─ a share with planted lesions ► trained ─┴─► the same calibration and held-out phantoms, and lesions: rate, sensitivity
+
+The question is about a site's own studies: a detector leaves out what stands out (`autoencoder.trimming`) as it does by default, also where the recipe
+of a shipped bundle, whose phantoms hold nothing unseen, says that there is nothing to leave out.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis.bundle import Bundle
 from pacs_node.analysis.installed import MODEL
 from pacs_node.analysis.manifest import Manifest, read_manifest
+from pacs_node.analysis.recipe import DetectorPart
 from pacs_node.autoencoder import calibration
 from pacs_node.autoencoder.normals import Example
 from pacs_node.phantoms import LESIONS
@@ -37,7 +41,10 @@ _KINDS = tuple(product(LESIONS, (1.5, 3.0), (0.015, 0.05)))  # family, contrast 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How large the trial is: phantoms to train on, held out, without a lesion to judge (half of them calibrate), and with one; training epochs."""
+    """How large the trial is: phantoms to train on, held out, without a lesion to judge (half of them calibrate), and with one; training epochs.
+
+    ``left_out``: of usual pixels, that teach a detector nothing.
+    """
 
     share: float = 0.2
     train: int = 40
@@ -45,6 +52,7 @@ class Trial:
     normal: int = 200
     lesions: int = 96
     epochs: int = 4
+    left_out: float = DetectorPart().left_out
 
 
 def bench_contamination(bundle_dir: Path, trial: Trial, work: Path, report: Report = lambda what, fraction: None) -> dict[str, Any]:
@@ -54,6 +62,8 @@ def bench_contamination(bundle_dir: Path, trial: Trial, work: Path, report: Repo
     """
     manifest = read_manifest(bundle_dir)
     manifest = manifest.model_copy(update={"recipe": manifest.recipe.model_copy(update={"epochs": trial.epochs})})
+    if manifest.detector is not None:
+        manifest = manifest.model_copy(update={"detector": manifest.detector.model_copy(update={"left_out": trial.left_out})})
     judged = {}
     for name, share in (("clean", 0.0), ("contaminated", trial.share)):
         judged[name] = _judge(_train(bundle_dir, manifest, trial, share, work / name, report), trial, report)
