@@ -70,15 +70,18 @@ def _facts(detail: object) -> str:
 
 def export(
     out: Annotated[Path | None, typer.Option(help="New file; without it to standard output.")] = None,
+    form: Annotated[str, typer.Option(help="json, or dicom: the audit messages of PS3.15 A.5, without patients.")] = "json",
     config: ConfigFile = None,
 ) -> None:
-    """Copy the whole trail, oldest row first, one JSON object a line.
+    """Copy the whole trail, oldest row first, one row a line.
 
-    Example: pacs-node audit export --out audit.jsonl
+    Examples: pacs-node audit export --out audit.jsonl · pacs-node audit export --form dicom
     """
     from pacs_node.workbench import auditing
 
-    lines = auditing.exported(settings_of(config))
+    if form not in tuple(auditing.Form):
+        raise typer.BadParameter(f"{form!r} is none of {', '.join(auditing.Form)}", param_hint="--form")
+    lines = auditing.exported(settings_of(config), auditing.Form(form))
     if out is None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return

@@ -220,5 +220,5 @@ def _known(attributes: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(words: str) -> str:
-    """Return a text without what XML 1.0 cannot hold."""
-    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", words)
+    """Return a text in one line, without what XML 1.0 cannot hold."""
+    return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", re.sub("[\t\r\n]", " ", words))

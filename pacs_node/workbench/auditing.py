@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any
 
 from pacs_node.config import Settings
@@ -12,8 +13,17 @@ from pacs_node.database import audit
 from pacs_node.errors import InputError
 from pacs_node.journey import now
 from pacs_node.journey.operate import operator
+from pacs_node.journey.trail import source_of
+from pacs_node.monitoring.audit_messages import message
 from pacs_node.records import AuditChain
 from pacs_node.workbench.tables import open_store
+
+
+class Form(StrEnum):
+    """What a row of a copy is."""
+
+    JSON = "json"
+    DICOM = "dicom"  # an audit message of PS3.15 A.5, without the patient
 
 
 def verify(settings: Settings, anchor: str = "") -> AuditChain:
@@ -40,11 +50,12 @@ def listed(settings: Settings, limit: int) -> list[dict[str, Any]]:
             return [audit.as_line(entry) for entry in audit.newest(session, limit)]
 
 
-def exported(settings: Settings) -> Iterator[str]:
-    """Yield all rows as lines of JSON, oldest first; that somebody copies them is audited itself."""
+def exported(settings: Settings, form: Form = Form.JSON) -> Iterator[str]:
+    """Yield all rows as lines, oldest first; that somebody copies them is audited itself."""
+    source = source_of(settings)
     with open_store(settings) as store:
         with store.write() as session:
             audit.note(session, operator(), "audit read", "audit trail", {"rows": "all"}, now())
         with store.read() as session:
             for entry in audit.every(session):
-                yield json.dumps(audit.as_line(entry), ensure_ascii=False)
+                yield message(entry, source) if form is Form.DICOM else json.dumps(audit.as_line(entry), ensure_ascii=False)

@@ -16,6 +16,7 @@ from pacs_node.cli import app
 from pacs_node.database import audit
 from pacs_node.database.engine import Store, database_url
 from tests.certificates import Authority
+from tests.monitoring.audit_structure import faults
 from tests.monitoring.collector import Collector
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -102,6 +103,14 @@ def test_an_export_holds_every_row_and_can_be_checked_without_the_node(config: P
     code, said = run(config, "export")
     assert code == 0
     assert [json.loads(line)["number"] for line in said.splitlines()] == list(range(1, 11))
+
+
+def test_an_export_may_be_of_dicom_messages(config: Path, store: Store) -> None:
+    code, said = run(config, "export", "--form", "dicom")
+    assert code == 0
+    assert len(said.splitlines()) == 9
+    assert all(faults(line) == [] for line in said.splitlines())
+    assert run(config, "export", "--form", "xml")[0] == 2
 
 
 def test_an_export_never_overwrites_a_file(config: Path, store: Store, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pacs_node.dicom.sop_classes import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION
 from pacs_node.dicom.statuses import STATUSES
 from pacs_node.dicom.tls import SUITES
 from pacs_node.dicom.transfer_syntaxes import TRANSFER_SYNTAXES
+from pacs_node.monitoring.audit_events import EVENTS, MEANINGS
 from pacs_node.reception import services
 from pacs_node.reception.listener import Timeouts as Incoming
 from pacs_node.results.identity import IMPLEMENTATION_CLASS_UID as OF_FILES
@@ -162,7 +163,7 @@ def _span(first: int, last: int) -> str:
 
 
 def _security(page: Page, settings: Settings) -> None:
-    node, tls = settings.node, settings.reception.tls
+    node, tls, collector = settings.node, settings.reception.tls, settings.audit.syslog
     page.heading(2, "8 Security")
     page.heading(3, "8.1 Introduction")
     page.text("The node runs in the protected network of the site. Received objects and results lie unencrypted in its data folder: protect the disk.")
@@ -176,15 +177,13 @@ def _security(page: Page, settings: Settings) -> None:
         [
             (node.port, "in", "DICOM upper layer, without TLS"),
             (node.tls_port or "none", "in", "DICOM upper layer over TLS"),
+            *([(collector.port, "out", f"syslog over TLS, to {collector.host}")] if collector is not None else []),
             (settings.monitoring.port, "in", f"status page, health and metrics over HTTP, on {settings.monitoring.address}"),
         ],
     )
     page.heading(3, "8.4 DICOM security profiles support")
     page.heading(4, "8.4.1 Secure Use and User Identity")
-    page.text(
-        "Calling AE title and address against `reception.senders`; called AE title against `node.ae_titles`. Audit trail: kept by the node itself, see "
-        "the README."
-    )
+    page.text("Calling AE title and address against `reception.senders`; called AE title against `node.ae_titles`. Operators by the login of the machine.")
     page.heading(4, "8.4.2 Secure Transport Connection")
     page.text(
         f"BCP 195 RFC 9325 TLS Secure Transport Connection Profile (PS3.15 B.12), in and out. TLS 1.3, and TLS 1.2 with {', '.join(SUITES)}. "
@@ -198,5 +197,21 @@ def _security(page: Page, settings: Settings) -> None:
     page.table(("Code (DCM)", "Profile or option"), options)
     page.heading(4, "8.4.5 Digital Signature")
     page.text("None: signatures in received objects are kept and not checked, results are not signed.")
+    page.heading(4, "8.4.6 Audit Trail")
+    _audit_trail(page, settings)
     page.heading(3, "8.5 User Identity Negotiation support")
     page.text("None: not proposed; as acceptor, ignored and not answered.")
+
+
+def _audit_trail(page: Page, settings: Settings) -> None:
+    collector = settings.audit.syslog
+    page.text(
+        "Audit Trail Message Format Profile (PS3.15 A.5) and Audit Trail Message Transmission Profile - SYSLOG-TLS (PS3.15 A.6, RFC 5424 and RFC 5425, with "
+        f"the TLS of 8.4.2). {'Not configured.' if collector is None else f'Configured, to {collector.name}.'} The trail itself is kept in the database, "
+        "linked by hashes; messages are made of its rows, all of them, and sent again until the collector has read them. None is received.",
+        "Structured data: `meta` with `sequenceId`, the number of the row. Extensions: an Event Type Code of the scheme 99PACSNODE, the action of the trail; "
+        "details `audit row` and `audit hash` of the first participant object; the Patient ID is the word `withheld` unless `audit.patient_ids` is true, and "
+        "the Patient's Name is never sent.",
+    )
+    rows = [(f"{event.family.value} {MEANINGS[event.family]}", action, event.code, event.outcome) for action, event in EVENTS.items()]
+    page.table(("Event ID (DCM)", "Action (99PACSNODE)", "Action code", "Outcome"), sorted(rows))
