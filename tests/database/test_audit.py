@@ -35,7 +35,7 @@ def chain(store: Store, anchor: str = "") -> AuditChain:
 
 def tamper(store: Store, *statements: str, **values: object) -> None:
     """Do what only the owner of the database can: take the triggers away, change rows, and put the triggers back."""
-    off = ["DROP TRIGGER audit_no_update", "DROP TRIGGER audit_no_delete"] if store.kind == "sqlite" else ["ALTER TABLE audit DISABLE TRIGGER USER"]
+    off = [f"DROP TRIGGER audit_no_{what}" for what in ("update", "delete", "insert")] if store.kind == "sqlite" else ["ALTER TABLE audit DISABLE TRIGGER USER"]
     with store.engine.connect().execution_options(writes=True) as connection:
         for statement in off:
             connection.execute(sa.text(statement))
@@ -140,6 +140,18 @@ def test_the_database_refuses_to_change_and_to_remove(store: Store, statement: s
     with pytest.raises(IntegrityError, match="only ever added to"), store.write() as session:
         session.execute(sa.text(statement))
     assert chain(store).length == 3
+
+
+@pytest.mark.parametrize("verb", ["INSERT", "INSERT OR REPLACE"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_database_refuses_a_row_that_is_not_the_last(store: Store, verb: str, number: int) -> None:
+    if store.kind == "postgresql" and verb != "INSERT":
+        pytest.skip("PostgreSQL has no REPLACE")
+    write(store, 3)
+    row = f"{verb} INTO audit (id, at, actor, action, subject, detail, hash) VALUES ({number}, '2026-01-01 00:00:00.000000', 'x', 'x', 'x', '{{}}', 'x')"
+    with pytest.raises(IntegrityError, match="only ever added to"), store.write() as session:
+        session.execute(sa.text(row))
+    assert (chain(store).length, chain(store).fault) == (3, "")
 
 
 def test_postgresql_refuses_to_empty_the_table(store: Store) -> None:

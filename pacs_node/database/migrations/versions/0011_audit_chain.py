@@ -59,24 +59,29 @@ def _chain(connection: sa.Connection) -> None:
 
 
 def guard() -> None:
-    """Have the database itself refuse to change and to remove rows."""
+    """Have the database itself refuse to change and to remove rows, and to add one anywhere but at the end (which REPLACE would do, too)."""
+    inner = "NEW.id <= (SELECT max(id) FROM audit)"
     if op.get_bind().dialect.name == "sqlite":
-        for what in ("UPDATE", "DELETE"):
-            op.execute(f"CREATE TRIGGER audit_no_{what.lower()} BEFORE {what} ON audit BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END")
+        for name, what in (("update", "UPDATE ON audit"), ("delete", "DELETE ON audit"), ("insert", f"INSERT ON audit WHEN {inner}")):
+            op.execute(f"CREATE TRIGGER audit_no_{name} BEFORE {what} BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END")
         return
     refuse = f"RAISE EXCEPTION '{_REFUSAL}' USING ERRCODE = 'restrict_violation'"
     op.execute(f"CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {refuse}; END $$")
+    op.execute(f"CREATE FUNCTION audit_at_the_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {inner} THEN {refuse}; END IF; RETURN NEW; END $$")
     op.execute("CREATE TRIGGER audit_no_change BEFORE UPDATE OR DELETE ON audit FOR EACH ROW EXECUTE FUNCTION audit_refuse()")
     op.execute("CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()")
+    op.execute("CREATE TRIGGER audit_no_insert BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION audit_at_the_end()")
 
 
 def downgrade() -> None:
     op.drop_table("audit_places")
     if op.get_bind().dialect.name == "sqlite":
-        for what in ("update", "delete"):
+        for what in ("update", "delete", "insert"):
             op.execute(f"DROP TRIGGER audit_no_{what}")
     else:
         op.execute("DROP TRIGGER audit_no_change ON audit")
         op.execute("DROP TRIGGER audit_no_truncate ON audit")
+        op.execute("DROP TRIGGER audit_no_insert ON audit")
         op.execute("DROP FUNCTION audit_refuse()")
+        op.execute("DROP FUNCTION audit_at_the_end()")
     op.drop_column("audit", "hash")
