@@ -142,7 +142,7 @@ def _model(page: Page, settings: Settings) -> None:
     page.text(
         f"Only while the command `pacs-node fetch` runs: a storage SCP of its own, called `{settings.node.ae_titles[0][:10]}_FETCH`, to which an archive "
         "sends by C-MOVE. "
-        "What it takes goes into a folder and is never routed. It accepts what RECEIVER accepts, without the normalized services."
+        "What it takes goes into a folder and is never routed. It accepts Verification and every public storage class."
     )
 
 

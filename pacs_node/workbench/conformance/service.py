@@ -161,9 +161,10 @@ def _deletion(page: Page, settings: Settings) -> None:
     page.text(
         "Files go, never the database's history of what was received, made and sent. What is unfinished stays whatever its age: originals that a job, a "
         "forwarding or an open storage commitment request needs, "
-        "and results that wait for a destination. An instance is never deleted before it was analysed as the rules say, and, where a rule forwards it, before "
-        "the archive has stored it; where that "
-        "destination has `commitment: true`, before the archive has committed to it."
+        "and results that wait for a destination. While work goes well, an instance goes only after it "
+        "was analysed as the rules say, and, where a rule forwards it, after the archive stored it; where that destination has `commitment: true`, after the "
+        "archive "
+        "committed to it. What was parked, refused or held, so that this did not happen, goes after an age of its own, and an alert says so beforehand."
     )
     retention = settings.retention
     page.table(
@@ -177,7 +178,7 @@ def _deletion(page: Page, settings: Settings) -> None:
         f"Above `retention.high_watermark` ({retention.high_watermark.number:g}{' % of the disk' if retention.high_watermark.percent else ' bytes'}) what is "
         "marked *yes* goes before its age, the oldest first, "
         f"{in_words(SETTLED)} after its last event at the soonest, until there is room.",
-        f"Alerts come {in_words(AHEAD)} before, and at least {in_words(GRACE)}.",
+        f"An alert comes {in_words(AHEAD)} before files go, and in any case {in_words(GRACE)} before.",
         "A success status to C-STORE is no commitment: a sender that may delete its copy must ask for storage commitment, from this node (5.2.6.2) or from "
         "the archive.",
     ))  # fmt: skip
@@ -226,6 +227,9 @@ def _configuration(page: Page, settings: Settings) -> None:
             ("UID root", "`node.uid_root`", node.uid_root or "2.25 (UUID-derived, PS3.5 B.2)"),
         ],
     )
+    page.text(
+        f"{len(accepted(settings))} abstract syntaxes are accepted and {len(proposed(settings))} presentation contexts proposed with this configuration: 7.2."
+    )
     page.heading(3, "6.2 Configuration of DIMSE services: remote Application Entities")
     page.table(
         ("Destination", "AE title", "Address", "TLS", "Results", "Commitment", "Identity verified", "Fallback"),
@@ -257,9 +261,6 @@ def _configuration(page: Page, settings: Settings) -> None:
     page.text(
         f"`audit.syslog`: DICOM audit messages are sent {where}. `audit.patient_ids`: they {'name' if settings.audit.patient_ids else 'withhold'} the Patient "
         "ID."
-    )
-    page.text(
-        f"{len(accepted(settings))} abstract syntaxes are accepted and {len(proposed(settings))} presentation contexts proposed with this configuration: 7.2."
     )
 
 
