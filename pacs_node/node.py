@@ -51,6 +51,7 @@ DRAIN_SECONDS = 10.0  # that running associations get after SIGTERM
 STOP_SECONDS = 30.0  # after which a child is ended by force
 _RESTARTS_BEFORE_ALERT = 3
 _COUNTERS = 8  # bytes of a receiver's two association counters, without and with TLS
+_ABANDONED_SECONDS = 600.0  # after which a half-written file is nobody's: ten times as long as a sender may be silent in the middle of a PDU
 _ORPHANS_SECONDS = 30.0  # how long the children of a dead parent may hold the lock
 
 
@@ -137,7 +138,7 @@ def run(settings: Settings, role: Role = "all") -> int:
             _look_at_certificates(house)
             house.store.close()
         if role in ("all", "receiver"):
-            Spool(settings.node.data).sweep_parts()  # half files of a dead receiver: never acknowledged
+            Spool(settings.node.data).sweep_parts(_ABANDONED_SECONDS if _others_receive(settings.node.data) else 0.0)  # of a dead receiver: never acknowledged
         children = local.Children(_children(settings, role, house.rules if house else None, stack, locks))
         _say_open_door(settings, role)
         stop, reload = threading.Event(), threading.Event()
@@ -308,6 +309,11 @@ def locked(data: Path, roles: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
             _lock(descriptor, data)
             descriptors.append(descriptor)
         yield tuple(descriptors)
+
+
+def _others_receive(data: Path) -> bool:
+    """Tell whether other machines have received into this data folder: they may be doing so now, and what they write is not ours to sweep."""
+    return any(path.name != f"{socket.gethostname()}-receiver.lock" for path in (data / "locks").glob("*-receiver.lock"))
 
 
 def _lock(descriptor: int, data: Path) -> None:

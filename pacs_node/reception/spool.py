@@ -210,12 +210,16 @@ class Spool:
 
     # --- care ----------------------------------------------------------------------------------------------------------
 
-    def sweep_parts(self) -> int:
-        """Remove half-written files, none of which was acknowledged; return how many. Only while no receiver runs."""
+    def sweep_parts(self, untouched: float = 0.0) -> int:
+        """Remove half-written files, none of which was acknowledged; return how many.
+
+        ``untouched``: seconds for which nothing was written to them, above zero where receivers of other machines may be writing.
+        """
         parts = [path for folder in (*self._shards, self.quarantine_folder) for path in folder.glob("*.part")]
-        for path in parts:
+        swept = [path for path in parts if not untouched or _age(path) > untouched]
+        for path in swept:
             self._files.remove(path)
-        return len(parts)
+        return len(swept)
 
     def capacity(self) -> int:
         """Return the size of the spool's disk in bytes."""
@@ -224,6 +228,14 @@ class Spool:
     def room(self, reserve_bytes: int) -> bool:
         """Tell whether more than the reserve is free on the spool's disk, in bytes that an ordinary user may take."""
         return measure(self.new).free > reserve_bytes
+
+
+def _age(path: Path) -> float:
+    """Return for how many seconds nothing was written to a file; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _time_of(name: str) -> datetime:

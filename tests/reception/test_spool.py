@@ -310,3 +310,24 @@ def test_what_stays_in_memory_of_a_file_is_its_beginning(tmp_path: Path) -> None
     path = store(Spool(tmp_path, files=Layer()), parts=(body,))
     assert calls == ["sync file"]
     assert path.read_bytes().endswith(body)
+
+
+def test_what_another_machine_may_be_writing_is_left_to_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    fresh, abandoned = spool.new / "00" / "fresh.part", spool.new / "00" / "abandoned.part"
+    for path in (fresh, abandoned):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    os.utime(abandoned, (0, 0))
+    assert spool.sweep_parts(untouched=600.0) == 1
+    assert fresh.exists() and not abandoned.exists()
+    assert spool.sweep_parts() == 1
+
+
+def test_a_lock_of_another_machine_says_that_it_receives_here(tmp_path: Path) -> None:
+    from pacs_node.node import _others_receive, locked
+
+    with locked(tmp_path, ("receiver",)):
+        assert not _others_receive(tmp_path)
+        (tmp_path / "locks" / "other-host-receiver.lock").touch()
+        assert _others_receive(tmp_path)
