@@ -79,7 +79,6 @@ def unsupported(settings: Settings) -> list[tuple[str, str]]:
     """Return (key, why) of what the configuration asks for and this version cannot do: refused, never ignored in silence."""
     found = [
         ("executor.kind", settings.executor.kind == "ray", "the Ray executor is not available in this version: use local"),
-        ("monitoring.auth", settings.monitoring.auth is not None, "users of the page are not available in this version: leave it null"),
     ]
     return [(key, why) for key, asked, why in found if asked]
 
@@ -274,9 +273,11 @@ def _children(settings: Settings, role: Role, rules: Rules | None, stack: ExitSt
 
 def _page_child(settings: Settings, roles: tuple[str, ...], stack: ExitStack, locks: tuple[int, ...]) -> local.Child:
     """Open the port of the status page here, so that one that is taken is said at once; raises `PortInUse`."""
+    from pacs_node.monitoring.credentials import examine
     from pacs_node.reception.listener import open_socket
 
     assert settings.monitoring.port is not None
+    examine(settings.monitoring)
     listening = stack.enter_context(open_socket(settings.monitoring.address, settings.monitoring.port, key="monitoring.port"))
     host, port = listening.getsockname()[:2]
     scheme = "https" if settings.monitoring.tls is not None else "http"

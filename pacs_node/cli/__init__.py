@@ -20,6 +20,7 @@ from pacs_node.cli.exporting import register as register_exporting
 from pacs_node.cli.fetching import register as register_fetching
 from pacs_node.cli.keeping import register as register_keeping
 from pacs_node.cli.models import register as register_models
+from pacs_node.cli.page import register as register_page
 from pacs_node.cli.phantom import register as register_phantom
 from pacs_node.cli.representing import register as register_representing
 from pacs_node.cli.running import register as register_running
@@ -47,7 +48,7 @@ def _main(show_version: bool = typer.Option(False, "--version", help="Print the 
 
 _GROUPS = (
     register_running, register_sending, register_fetching, register_exporting, register_comparing, register_working,
-    register_keeping, register_auditing, register_database, register_conforming, register_models,
+    register_keeping, register_auditing, register_database, register_conforming, register_page, register_models,
     register_tuning, register_phantom, register_representing, register_bench,
 )  # fmt: skip
 for _register in _GROUPS:

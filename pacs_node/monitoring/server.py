@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 
 import structlog
@@ -20,10 +19,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from pacs_node.config import TLS, Monitoring
-from pacs_node.dicom.tls import server_context
 from pacs_node.errors import DatabaseUnavailable
 from pacs_node.monitoring import health, web
+from pacs_node.monitoring.access import Access
+from pacs_node.monitoring.credentials import context
 from pacs_node.monitoring.shield import Shield
 from pacs_node.monitoring.sources import Sources
 
@@ -36,7 +35,7 @@ def application(sources: Sources) -> Starlette:
     monitoring = sources.settings.monitoring
     return Starlette(
         routes=[*health.routes(sources), *web.pages(sources)],
-        middleware=[Middleware(Shield, only_local=monitoring.auth is None)],
+        middleware=[Middleware(Shield, only_local=monitoring.auth is None), Middleware(Access, monitoring=monitoring)],
         exception_handlers={DatabaseUnavailable: _database_away, Exception: _fault},
     )
 
@@ -48,14 +47,6 @@ def _database_away(_request: Request, error: Exception) -> Response:
 def _fault(request: Request, error: Exception) -> Response:
     structlog.get_logger().error("page failed", path=request.url.path, exc_info=error)
     return PlainTextResponse("A fault of this page; the node's log has the details.\n", 500)
-
-
-def context(monitoring: Monitoring) -> ssl.SSLContext | None:
-    """Return the TLS context of the page; raises `ConfigError` for unusable files."""
-    if monitoring.tls is None:
-        return None
-    files = TLS(certificate=monitoring.tls.certificate, key=monitoring.tls.key, require_client=False)
-    return server_context(files, "monitoring.tls")
 
 
 def serve(sources: Sources, listening: socket.socket, stop: threading.Event) -> None:

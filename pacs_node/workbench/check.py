@@ -25,7 +25,7 @@ from pacs_node.dicom.commitment import PUSH_MODEL
 from pacs_node.errors import CollectorFailed, ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
 from pacs_node.journey.pressure import WORDS, pressure_of
-from pacs_node.monitoring import syslog
+from pacs_node.monitoring import credentials, syslog
 from pacs_node.reception.pressure import Pressure, measure
 from pacs_node.records import FALLBACKS, Population
 from pacs_node.routing import load as load_rules
@@ -52,7 +52,7 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
         settings = read(config)
     except ConfigError as error:
         return Report((("fault", str(error)),))
-    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _map, _senders, _certificates, _destinations]
+    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _map, _senders, _certificates, _destinations, _page]
     if echo:
         checks += [_echo, _collector]
     lines: list[Line] = [("ok", f"configuration of node {settings.node.name!r}: AE titles {', '.join(settings.node.ae_titles)}, port {settings.node.port}")]
@@ -222,6 +222,21 @@ def _destinations(settings: Settings) -> Iterator[Line]:
             yield "ok", f"destination {name}: {destination.ae_title} at {destination.address}:{destination.port}"
         else:
             yield "ok", f"destination {name}: DICOMweb at {destination.url}"
+
+
+def _page(settings: Settings) -> Iterator[Line]:
+    monitoring = settings.monitoring
+    if monitoring.port is None:
+        yield "ok", "status page: off (monitoring.port is null)"
+        return
+    try:
+        credentials.examine(monitoring)
+    except ConfigError as error:
+        yield "fault", f"{error.key}: {error.problem}"
+        return
+    yield "ok", f"status page: {'https' if monitoring.tls else 'http'}://{monitoring.address}:{monitoring.port}/"
+    if monitoring.public and monitoring.tls is None and monitoring.auth is not None and monitoring.auth.users_file is not None:
+        yield "warning", "the status page sends passwords in clear: name a certificate in monitoring.tls, or put a proxy with https in front of it"
 
 
 def _echo(settings: Settings) -> Iterator[Line]:

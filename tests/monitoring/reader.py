@@ -19,7 +19,7 @@ class Reader:
     address: str = "127.0.0.1"
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def get(self, path: str, auth: tuple[str, str] | None = None, **headers: str) -> httpx.Response:
+    def get(self, path: str, auth: tuple[str, str] | None = None, **headers: str | bytes) -> httpx.Response:
         """Return the answer to a GET; ``headers`` with underscores for dashes."""
         return asyncio.run(self._ask("GET", path, auth, {name.replace("_", "-"): value for name, value in headers.items()}))
 
@@ -27,7 +27,7 @@ class Reader:
         """Return the answer to a POST."""
         return asyncio.run(self._ask("POST", path, None, {}))
 
-    async def _ask(self, method: str, path: str, auth: tuple[str, str] | None, headers: Mapping[str, str]) -> httpx.Response:
+    async def _ask(self, method: str, path: str, auth: tuple[str, str] | None, headers: Mapping[str, str | bytes]) -> httpx.Response:
         transport = httpx.ASGITransport(app=self.app, client=(self.address, 50_000), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{self.host}") as client:
-            return await client.request(method, path, auth=auth, headers={**self.headers, **headers})
+            return await client.request(method, path, auth=auth, headers=[*self.headers.items(), *headers.items()])  # type: ignore[arg-type]

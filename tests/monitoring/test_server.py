@@ -11,7 +11,7 @@ from starlette.routing import Route
 from pacs_node.config import Settings
 from pacs_node.database.engine import Store
 from pacs_node.errors import ConfigError, DatabaseUnavailable
-from pacs_node.monitoring import server, web
+from pacs_node.monitoring import credentials, server, web
 from pacs_node.monitoring.shield import local_name
 from pacs_node.monitoring.sources import Sources
 from pacs_node.node import make_house
@@ -87,6 +87,6 @@ def test_the_page_cannot_change_the_database(make_sources: Make) -> None:
 
 def test_certificates_that_are_not_there_are_named(make_sources: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"monitoring\.tls"):
-        server.context(make_sources(tls={"certificate": tmp_path / "none.pem", "key": tmp_path / "none.key"}).settings.monitoring)
+        credentials.examine(make_sources(tls={"certificate": tmp_path / "none.pem", "key": tmp_path / "none.key"}).settings.monitoring)
 
 
