@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from pacs_node.journey.trail import forward, say_anchor
 from pacs_node.journey.vouch import vouch
 
 _ROUNDS_BETWEEN = 5  # of intake, before the studies that are due are looked at
+_LAST_RUN = "pacs_node_duty_run_timestamp_seconds"
 _MOST_ROUNDS = 1000  # of one duty before it lets go: the next tick goes on
 
 
@@ -42,6 +44,7 @@ class Duty:
 def gather(house: House) -> None:
     """Take in what waits in the spool, then look at the studies that are due."""
     for _ in range(_MOST_ROUNDS):
+        house.counts.set(_LAST_RUN, GATHER.name, value=time.time())  # a long tick is no hanging one
         more = _take_in(house)
         if not assemble(house, house.clock()) and not more:
             break
@@ -121,13 +124,16 @@ def wind_up(house: House) -> BackgroundScheduler:
 def run_duty(house: House, duty: Duty) -> None:
     """Run a duty once; whatever goes wrong is said and changes nothing for the next tick. While the database is away, ticks are left out."""
     if duty.every and house.store.outage.resting:
+        house.counts.set(_LAST_RUN, duty.name, value=time.time())  # it turns, and does not hang: what it waits for is said elsewhere
         return
     try:
         duty.run(house)
+        house.counts.set(_LAST_RUN, duty.name, value=time.time())
         _say_over(house, duty)
     except DatabaseUnavailable:
         return  # said once by the store; what is due stands in the spool and in the database
     except Exception as error:  # the border of a periodic duty: it is said, and tried again at the next tick
+        house.counts.add("pacs_node_duty_failures", duty.name)
         structlog.get_logger().error("duty failed", duty=duty.name, traceback=traceback.format_exc())
         _say(house, duty, f"{type(error).__name__}: {error}")
 

@@ -37,6 +37,7 @@ from pacs_node.config import FolderDestination, Settings, StowDestination
 from pacs_node.errors import ConfigError, DatabaseUnavailable, DataFolderInUse, PacsNodeError
 from pacs_node.executors import local
 from pacs_node.monitoring import logs
+from pacs_node.monitoring.counting import Counts, counting
 
 if TYPE_CHECKING:
     import ssl
@@ -69,6 +70,7 @@ class Orders:
     slots: int = -1  # file descriptor of the shared association counters
     paid: int = -1  # that of what each sender has paid for, where senders share a rate
     roles: tuple[str, ...] = ()  # that run below the same parent: what the page can tell about
+    counts: Path | None = None  # the folder in which processes count
     device: str = "cpu"
 
 
@@ -139,6 +141,7 @@ def run(settings: Settings, role: Role = "all") -> int:
         if role in ("all", "receiver"):
             Spool(settings.node.data).sweep_parts(_ABANDONED_SECONDS if _others_receive(settings.node.data) else 0.0)  # of a dead receiver: never acknowledged
         children = local.Children(_children(settings, role, house.rules if house else None, stack, locks))
+        own = _told_to_count(children, settings, role, stack)
         _say_open_door(settings, role)
         stop, reload = threading.Event(), threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,7 +151,8 @@ def run(settings: Settings, role: Role = "all") -> int:
         children.start()
         log.info("node started", name=settings.node.name, role=role, port=settings.node.port, data=str(settings.node.data), processes=len(children.children))
         while not stop.wait(0.2):
-            children.watch(lambda child, code: _say_died(house, child, code))
+            own.beat()
+            children.watch(lambda child, code: _say_died(house, own, child, code))
             if reload.is_set() and house is not None:
                 reload.clear()
                 _reload_rules(house, children)
@@ -175,6 +179,16 @@ def _note_run(house: House | None, role: Role, action: str) -> None:
     with suppress(DatabaseUnavailable), house.store.write() as session:
         audit(session, operator(), action, f"node {settings.node.name}", facts, house.clock())
     house.store.close()
+
+
+def _told_to_count(children: local.Children, settings: Settings, role: Role, stack: ExitStack) -> Counts:
+    """Tell the children where to count; return what this process counts."""
+    own = "node" if role == "all" else f"node-{role}"
+    folder = stack.enter_context(counting(settings.node.data, (own, *(child.name for child in children.children))))
+    for child in children.children:
+        assert isinstance(child.orders, Orders)
+        child.orders = replace(child.orders, counts=folder)
+    return Counts(folder, own)
 
 
 def _look_at_own_certificate(settings: Settings) -> None:
@@ -207,7 +221,8 @@ def _say_open_door(settings: Settings, role: Role) -> None:
         structlog.get_logger().warning("any sender may send", remedy="list the allowed ones in reception.senders")
 
 
-def _say_died(house: House | None, child: local.Child, code: int) -> None:
+def _say_died(house: House | None, counts: Counts, child: local.Child, code: int) -> None:
+    counts.add("pacs_node_process_deaths", child.name)
     structlog.get_logger().error("process died", process_name=child.name, exit_code=code)
     if house is not None and child.restarts >= _RESTARTS_BEFORE_ALERT:
         message = f"process {child.name} has died {child.restarts} times in a row (exit code {code}) and is started again; the log says why"
@@ -354,8 +369,11 @@ def child() -> int:
     orders = local.receive_orders(stop)
     assert isinstance(orders, Orders)
     logs.configure(process=orders.name)
+    counts = Counts(orders.counts, orders.name)
+    if orders.role in ("core", "worker", "page"):  # a receiver's own loop says that it turns
+        threading.Thread(target=_beat, args=(counts, stop), name="beat", daemon=True).start()
     try:
-        {"receiver": _receiver, "core": _core, "worker": _worker, "page": _page}[orders.role](orders, stop, reload)
+        {"receiver": _receiver, "core": _core, "worker": _worker, "page": _page}[orders.role](orders, counts, stop, reload)
     except DatabaseUnavailable:
         if not stop.is_set():
             raise
@@ -363,8 +381,17 @@ def child() -> int:
     return 0
 
 
-def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+def _beat(counts: Counts, stop: threading.Event) -> None:
+    """Say that the process is there, whatever it waits for or works on: whether a job hangs is `journey.heart`'s to judge, of duties the clock says it."""
+    while True:
+        counts.beat()
+        if stop.wait(0.5):
+            return
+
+
+def _receiver(orders: Orders, counts: Counts, stop: threading.Event, _reload: threading.Event) -> None:
     from pacs_node.dicom.tls import server_context
+    from pacs_node.monitoring.intake import ReceptionTally
     from pacs_node.reception import services
     from pacs_node.reception.listener import ReceiverConfig, devote_process, serve
     from pacs_node.reception.pacing import SLOT_BYTES, SLOTS
@@ -376,7 +403,10 @@ def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -
     slots = cast("MutableSequence[int]", counters)
     slots[orders.index] = slots[processes + orders.index] = 0  # what a predecessor left
     paid = cast("MutableSequence[float]", memoryview(mmap.mmap(orders.paid, SLOTS * SLOT_BYTES)).cast("d")) if orders.paid >= 0 else None
-    config = ReceiverConfig(settings.node.ae_titles, settings.node.data, settings.reception, DRAIN_SECONDS, services=services.wanted(settings), paid=paid)
+    tally = ReceptionTally(counts)
+    config = ReceiverConfig(
+        settings.node.ae_titles, settings.node.data, settings.reception, DRAIN_SECONDS, services=services.wanted(settings), paid=paid, tally=tally
+    )
     ports: list[tuple[socket.socket, int, ssl.SSLContext | None]] = [(socket.socket(fileno=orders.listening), orders.index, None)]
     if settings.reception.tls is not None:  # with a counter of its own
         ports.append((socket.socket(fileno=orders.secured), processes + orders.index, server_context(settings.reception.tls)))
@@ -394,11 +424,12 @@ def _receiver(orders: Orders, stop: threading.Event, _reload: threading.Event) -
         thread.join()
 
 
-def _core(orders: Orders, stop: threading.Event, reload: threading.Event) -> None:
+def _core(orders: Orders, counts: Counts, stop: threading.Event, reload: threading.Event) -> None:
     from pacs_node import clock
     from pacs_node.journey import commit, deliver
 
     house = make_house(orders.settings, orders.rules, stop)
+    house.counts = counts
     house.patiently(lambda: deliver.recover(house, house.clock()))
     house.patiently(lambda: commit.recover(house, house.clock()))
     house.patiently(lambda: house.clear_all("duty"))
@@ -426,13 +457,14 @@ def _follow_rules(house: House, reload: threading.Event) -> None:
         reload.set()  # the next time round
 
 
-def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+def _worker(orders: Orders, counts: Counts, stop: threading.Event, _reload: threading.Event) -> None:
     from pacs_node.analysis.installed import available
     from pacs_node.journey import models_folder
     from pacs_node.journey.leases import recover
     from pacs_node.journey.run_job import Bundles, Worker, run_job
 
     house = make_house(orders.settings, orders.rules, stop)
+    house.counts = counts
     engine = Bundles(orders.device, lambda: available(models_folder(orders.settings)))
     worker = Worker(f"{socket.gethostname()}:{orders.name}", engine, last_resort=local.end_process_after)
     house.patiently(lambda: recover(house, worker.name, house.clock()))
@@ -440,7 +472,7 @@ def _worker(orders: Orders, stop: threading.Event, _reload: threading.Event) -> 
     house.store.close()
 
 
-def _page(orders: Orders, stop: threading.Event, _reload: threading.Event) -> None:
+def _page(orders: Orders, _counts: Counts, stop: threading.Event, _reload: threading.Event) -> None:
     from pacs_node.database.engine import Store, database_url
     from pacs_node.monitoring.server import serve
     from pacs_node.monitoring.sources import Sources
@@ -448,7 +480,7 @@ def _page(orders: Orders, stop: threading.Event, _reload: threading.Event) -> No
     settings = orders.settings
     store = Store(database_url(settings.database.url, settings.node.data), reads_only=True)
     with socket.socket(fileno=orders.listening) as listening:
-        serve(Sources(settings, store, orders.roles), listening, stop)
+        serve(Sources(settings, store, orders.roles, orders.counts), listening, stop)
     store.close()
 
 

@@ -30,6 +30,7 @@
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     noting.py      audit                       what the trail says of all this
     trail.py       audit ─► syslog             a copy of the audit trail, elsewhere
+    tallying.py    what is counted of a job
     operate.py     retry, release, cancel      what operators do, audited
 
 Every step has the same shape: read what is due, do the slow work without a transaction, then commit the next state in one short
@@ -54,6 +55,7 @@ from pacs_node.database.alerts import clear_alert, clear_kind, raise_alert
 from pacs_node.database.engine import Store
 from pacs_node.database.outage import pause_after
 from pacs_node.errors import DatabaseUnavailable
+from pacs_node.monitoring.counting import Counts
 from pacs_node.reception.pressure import Disk, Pressure, measure
 from pacs_node.reception.spool import Spool
 from pacs_node.routing import Rules
@@ -76,6 +78,7 @@ class House:
     pressure: Pressure = Pressure.NORMAL  # of the disk, as it was last said
     swept_at: datetime | None = None
     measure: Callable[[Path], Disk] = measure  # a made-up disk in tests
+    counts: Counts = field(default_factory=Counts)  # what this process counts; nothing, unless the node says where
     folders: threading.Lock = field(default_factory=threading.Lock)  # held by who moves files into study folders, and by who removes empty ones
     begun: set[tuple[int, str]] = field(default_factory=set)  # study and sender whose beginning stands in the audit trail
     looked: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # where retention's last look at what is ripe ended

@@ -200,6 +200,7 @@ def _note(house: House, name: str, ends: Sequence[tuple[DeliveryRow, Outcome]]) 
         note_sent(house, session, [(rows[row.id], outcome) for row, outcome in noted if outcome.delivered], moment)
     crash.passed("committed")
     for row, outcome in noted:
+        house.counts.add("pacs_node_delivery_attempts", name, "delivered" if outcome.delivered else "refused" if outcome.permanent else "failed")
         log = house.log.info if outcome.delivered and outcome.status in (None, SUCCESS) else house.log.warning
         what = {"job": row.job_id} if row.job_id is not None else {"study": row.study_id}
         log("delivery", destination=name, **what, kind=row.kind, delivered=outcome.delivered, status=outcome.status, message=outcome.message or None)

@@ -18,22 +18,13 @@ from pathlib import Path
 from sqlalchemy import select
 
 from pacs_node import crash
-from pacs_node.config import Settings
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow
 from pacs_node.journey import House
-from pacs_node.reception.pressure import Disk, Marks, Pressure, decide
+from pacs_node.reception.pressure import WORDS, Pressure, pressure_of
 
 _ABANDONED = timedelta(hours=1)  # after its last change nobody writes a half file any more: peers that stall are let go in a minute
 _SWEEP_EVERY = timedelta(minutes=1)
-
-WORDS = {
-    Pressure.NORMAL: "there is room",
-    Pressure.WARN: "the disk is almost filled up to retention.high_watermark",
-    Pressure.SWEEP: "the disk is filled up to retention.high_watermark: what may go is removed",
-    Pressure.REJECT: "the disk is almost filled up to reception.reserve: new associations are asked to come later",
-    Pressure.REFUSE: "the disk is filled up to reception.reserve: new instances are refused until there is room",
-}
 
 
 @dataclass(frozen=True)
@@ -42,12 +33,6 @@ class Swept:
 
     files: int = 0
     bytes: int = 0
-
-
-def pressure_of(settings: Settings, disk: Disk) -> Pressure:
-    """Return what a disk's state asks for by the configuration."""
-    marks = Marks(settings.reception.reserve.bytes_of(disk.capacity), settings.retention.high_watermark.bytes_of(disk.capacity))
-    return decide(disk, marks)
 
 
 def relieve(house: House, moment: datetime) -> Pressure:

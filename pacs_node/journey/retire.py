@@ -22,9 +22,8 @@ from pacs_node.database.states import JobState, StudyState
 from pacs_node.database.tables import JobRow, StudyRow
 from pacs_node.errors import UnreadableObject
 from pacs_node.journey import House
-from pacs_node.journey.pressure import pressure_of
 from pacs_node.monitoring.logs import study_tag
-from pacs_node.reception.pressure import Pressure
+from pacs_node.reception.pressure import Pressure, pressure_of
 from pacs_node.retention import policy, sweep
 from pacs_node.retention.policy import Action, Kind, Verdict
 from pacs_node.retention.sweep import Swept

@@ -35,6 +35,7 @@ from pacs_node.journey.build import Built, Part, Task, attempt_folder, build_all
 from pacs_node.journey.heart import Heart, Life, LostJob
 from pacs_node.journey.leases import decide_after
 from pacs_node.journey.noting import note_analysed
+from pacs_node.journey.tallying import STEP, bundle_of, count_end, count_results
 from pacs_node.monitoring.logs import study_tag
 from pacs_node.records import Finding, HeadScore, Hottest, Notice, NoticeStatus, PriorReport, Run, SeriesEmbedding
 
@@ -110,11 +111,14 @@ def run_job(house: House, worker: Worker) -> bool:
         with heart:
             built = _run(house, worker, task, heart)
             crash.passed("built")
-            house.patiently(lambda: _commit(house, worker, task, built))
+            with house.counts.timed(STEP, "commit", bundle_of(task)):
+                house.patiently(lambda: _commit(house, worker, task, built))
             crash.passed("stored")
+        count_results(house, task, built)
         verdict = built.finding.verdict.value if built.finding else built.notice.reason if built.notice else "nothing to do"
         log.info("job finished", score=round(built.finding.score, 4) if built.finding else None, verdict=verdict)
     except LostJob:
+        count_end(house, task, "lost")
         log.warning("job given up", why="it was cancelled, or its lease was lost")
     except Exception as error:  # the border of the job runner: whatever goes wrong becomes a state
         _go_wrong(house, worker, task, error)
@@ -170,7 +174,8 @@ def _run(house: House, worker: Worker, task: Task, heart: Heart) -> Built:
     finding, notice = None, None
     if task.pipeline:
         try:
-            finding = worker.engine.analyse(task.files, task.pipeline, house.bundles, heart.beat, LADDER[min(task.rung, len(LADDER) - 1)])
+            with house.counts.timed(STEP, "analyse", bundle_of(task)):
+                finding = worker.engine.analyse(task.files, task.pipeline, house.bundles, heart.beat, LADDER[min(task.rung, len(LADDER) - 1)])
             _refuse_what_is_no_number(finding)
         except NotAnalysable as error:
             notice = Notice(NoticeStatus.NOT_ATTEMPTED, error.reason)
@@ -179,7 +184,8 @@ def _run(house: House, worker: Worker, task: Task, heart: Heart) -> Built:
     crash.passed("analysed")
     built = Built(finding, notice)
     sources = sources_of(task, finding)
-    build_all(house, task, built, sources, lambda: heart.beat(0.9), lambda: heart.left)
+    with house.counts.timed(STEP, "build", bundle_of(task)):
+        build_all(house, task, built, sources, lambda: heart.beat(0.9), lambda: heart.left)
     return built
 
 
@@ -293,6 +299,7 @@ def _hottest(one: Hottest) -> dict[str, object]:
 def _go_wrong(house: House, worker: Worker, task: Task, error: Exception) -> None:
     """Queue or park a job whose run raised; raises `DeviceLost` where the process has to end."""
     fault = fault_of(error)
+    count_end(house, task, "failed")
     said = isinstance(error, PacsNodeError)  # in one sentence, on purpose
     house.log.error("job failed", job=task.job_id, fault=fault.value, problem=str(error), traceback=None if said else traceback.format_exc())
     if fault is Fault.NO_ROOM:  # nothing of this attempt is committed, and the database needs room to say so

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from pacs_node.errors import DatabaseUnavailable
-from pacs_node.monitoring import health, web
+from pacs_node.monitoring import exposition, health, web
 from pacs_node.monitoring.access import Access
 from pacs_node.monitoring.credentials import context
 from pacs_node.monitoring.shield import Shield
@@ -34,7 +34,7 @@ def application(sources: Sources) -> Starlette:
     """Compose health, metrics and pages."""
     monitoring = sources.settings.monitoring
     return Starlette(
-        routes=[*health.routes(sources), *web.pages(sources)],
+        routes=[*health.routes(sources), *exposition.routes(sources), *web.pages(sources)],
         middleware=[Middleware(Shield, only_local=monitoring.auth is None), Middleware(Access, monitoring=monitoring)],
         exception_handlers={DatabaseUnavailable: _database_away, Exception: _fault},
     )

@@ -26,6 +26,7 @@ class Sources:
     settings: Settings
     store: Store
     roles: tuple[str, ...] = ("receiver", "core", "worker")  # that run on this machine, below the same parent
+    counts: Path | None = None  # the folder in which the processes count; None: they do not
     clock: Callable[[], datetime] = _now  # a moved one in tests
     measure: Callable[[Path], Disk] = measure  # a made-up disk in tests
     started: datetime = field(default_factory=_now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -57,12 +58,14 @@ class Intake:
     def commit(self) -> int:
         """Make the object durable, or keep it in quarantine; return the status to answer, later where its sender is too fast."""
         crash.passed("received")
+        begin = time.perf_counter()
         if self._file is not None:
             try:
                 self._keep()
             except Exception as error:
                 self._fail(error)
         assert self._verdict is not None
+        self._conversation.receiver.tally.answered(self._verdict[0], self._size, time.perf_counter() - begin if self._file is not None else None)
         pacer, sender = self._conversation.receiver.pacer, self._incoming.sender
         if pacer is not None:
             self._conversation.guarded(lambda: pacer.took(sender.calling_ae, sender.address.rpartition(":")[0], self._size), 0.0)

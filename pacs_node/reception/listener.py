@@ -26,6 +26,7 @@ from pacs_node.reception.conversation import Limits
 from pacs_node.reception.pacing import SLOTS, Pacer
 from pacs_node.reception.receiver import Receiver, host_port
 from pacs_node.reception.services import served_by_peers
+from pacs_node.reception.tally import Silent, Tally
 from pacs_node.reception.upper_layer import StorageServer
 
 _SPARE_CONNECTIONS = 64  # beyond max_associations: peers that are being refused, and probes
@@ -50,6 +51,7 @@ class ReceiverConfig:
     drain: float = 10.0  # seconds that running associations get when the receiver stops
     timeouts: Timeouts = field(default_factory=Timeouts)
     services: Sequence[str] = ()  # names in `services.SERVICES` whose requests are taken, beside C-STORE and C-ECHO
+    tally: Tally = field(default_factory=Silent)  # who counts
     paid: MutableSequence[float] | None = None  # `pacing.SLOTS` moments shared by all receivers; None: this one counts for itself
 
 
@@ -85,6 +87,7 @@ def serve(
     reception, timeouts = config.reception, config.timeouts
     receiver = Receiver(config.data, tuple(config.ae_titles), reception, _own_address(listening), slots, index)
     receiver.take_requests(config.services)
+    receiver.tally = config.tally
     if reception.rate is not None:
         receiver.pacer = Pacer(reception.rate, [0.0] * SLOTS if config.paid is None else config.paid)
     limits = Limits(
@@ -95,7 +98,7 @@ def serve(
         connections=reception.max_associations + _SPARE_CONNECTIONS,
     )
     server = StorageServer(_application_entity(config), listening, receiver.begin, limits, fast=reception.fast_path, tls=tls)
-    server.idle = receiver.tell_refusals
+    server.idle = receiver.turned
     server.served_by_peers = served_by_peers(config.services)
     threading.Thread(target=_stop_when, args=(stop, server), name="stop", daemon=True).start()
     try:

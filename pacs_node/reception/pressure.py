@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from pacs_node.config import Settings
+
 _WARN_AHEAD = 0.05  # of the capacity, before the high watermark
 _RUNNING = 0.25  # of the reserve, kept for associations that are open already: a study should not end in its middle
 
@@ -30,6 +32,16 @@ class Pressure(IntEnum):
     SWEEP = 2
     REJECT = 3
     REFUSE = 4
+
+
+WORDS = {
+    Pressure.NORMAL: "there is room",
+    Pressure.WARN: "the disk is almost filled up to retention.high_watermark",
+    Pressure.SWEEP: "the disk is filled up to retention.high_watermark: what may go is removed",
+    Pressure.REJECT: "the disk is almost filled up to reception.reserve: new associations are asked to come later",
+    Pressure.REFUSE: "the disk is filled up to reception.reserve: new instances are refused until there is room",
+}
+"""What each step means, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +80,9 @@ def measure(folder: Path) -> Disk:
     """Look at the disk of a folder."""
     disk = os.statvfs(folder)
     return Disk(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+
+
+def pressure_of(settings: Settings, disk: Disk) -> Pressure:
+    """Return what a disk's state asks for by the configuration."""
+    marks = Marks(settings.reception.reserve.bytes_of(disk.capacity), settings.retention.high_watermark.bytes_of(disk.capacity))
+    return decide(disk, marks)

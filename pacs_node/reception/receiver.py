@@ -25,6 +25,7 @@ from pacs_node.reception.pressure import Pressure, mark_of
 from pacs_node.reception.refusals import Peer, Refusals
 from pacs_node.reception.services import classes_of, refusal_of, service_of
 from pacs_node.reception.spool import Spool
+from pacs_node.reception.tally import Silent, Tally
 from pacs_node.records import Sender
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,7 @@ class Receiver:
         self._reserve, self._slots, self._index = reception.reserve, slots, index
         self._lock = threading.Lock()
         self.refusals = Refusals(lambda peer, count: self.spool.refusal(peer.calling_ae, peer.called_ae, peer.host, peer.reason, count))
+        self.tally: Tally = Silent()
 
     def take_requests(self, services: Sequence[str]) -> None:
         """Accept the SOP classes of these services (names in `services.SERVICES`), too."""
@@ -56,6 +58,11 @@ class Receiver:
     def begin(self) -> ReceiverConversation:
         """Return the conversation of a new connection."""
         return ReceiverConversation(self)
+
+    def turned(self) -> None:
+        """Hear that the server's loop went round."""
+        self.tally.turned()
+        self.tell_refusals()
 
     def tell_refusals(self, *, everything: bool = False) -> None:
         """Write the markers of refused peers that are due."""
@@ -150,12 +157,14 @@ class ReceiverConversation:
         decision = admission.decide(request, receiver.terms)
         if isinstance(decision, admission.Rejection):
             self._leave()
+            receiver.tally.rejected(decision)
             log.warning("association rejected", calling_ae=proposal.calling_ae, address=proposal.address, reason=decision.text)
             if decision.for_good:
                 peer = Peer(proposal.calling_ae[:16], proposal.called_ae[:16], proposal.address, decision.why)
                 self.guarded(lambda: receiver.refusals.note(peer), None)
             return decision
         self.sender = Sender(proposal.calling_ae, proposal.called_ae, host_port(proposal.address, proposal.port), secrets.token_hex(8))
+        receiver.tally.accepted()
         return acceptable(proposal.contexts, receiver.classes)
 
     def _note(self, request: NoteRequest) -> tuple[int, str]:
@@ -178,6 +187,8 @@ class ReceiverConversation:
         if not self._admitted:
             return
         self._leave()
+        if self.sender.association:  # else a fault of ours rejected it
+            self.receiver.tally.ended(released)
         if self._stored or self._refused:  # an echo tells the core nothing
             self.receiver.spool.end_association(self.sender, released=released, stored=self._stored, refused=self._refused)
         log.info("association ended", association=self.sender.association, released=released, stored=self._stored, refused=self._refused)

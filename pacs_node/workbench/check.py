@@ -24,9 +24,8 @@ from pacs_node.dicom.certificates import examine_destination, examine_reception,
 from pacs_node.dicom.commitment import PUSH_MODEL
 from pacs_node.errors import CollectorFailed, ConfigError, DatabaseUnavailable, PacsNodeError
 from pacs_node.journey import models_folder, rules_file
-from pacs_node.journey.pressure import WORDS, pressure_of
 from pacs_node.monitoring import credentials, syslog
-from pacs_node.reception.pressure import Pressure, measure
+from pacs_node.reception.pressure import WORDS, Pressure, measure, pressure_of
 from pacs_node.records import FALLBACKS, Population
 from pacs_node.routing import load as load_rules
 from pacs_node.workbench.deidentify.pseudonyms import MAP, too_open

@@ -19,8 +19,7 @@ from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, Destinati
 from pacs_node.errors import InputError
 from pacs_node.journey import models_folder
 from pacs_node.journey.drift import Watched, watched
-from pacs_node.journey.pressure import WORDS, pressure_of
-from pacs_node.reception.pressure import measure
+from pacs_node.reception.pressure import WORDS, measure, pressure_of
 
 _STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)
 

@@ -8,28 +8,13 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route
 
-from pacs_node.config import Settings
-from pacs_node.database.engine import Store
 from pacs_node.errors import ConfigError, DatabaseUnavailable
 from pacs_node.monitoring import credentials, server, web
 from pacs_node.monitoring.shield import local_name
 from pacs_node.monitoring.sources import Sources
-from pacs_node.node import make_house
 from tests.monitoring.reader import Reader
 
 Make = Callable[..., Sources]
-
-
-@pytest.fixture
-def make_sources(tmp_path: Path) -> Make:
-    def make(**monitoring: object) -> Sources:
-        settings = Settings.model_validate({"node": {"data": tmp_path / "data"}, "monitoring": monitoring})
-        house = make_house(settings)
-        house.store.upgrade()
-        house.store.close()
-        return Sources(settings, Store(house.store.url, reads_only=True))
-
-    return make
 
 
 def client(sources: Sources, host: str = "127.0.0.1:11180") -> Reader:
