@@ -178,6 +178,10 @@ def test_the_node_of_the_compose_file_is_configured_for_the_parts_beside_it() ->
     assert settings.database.url == "postgresql+psycopg://pacs_node@database/pacs_node"
     assert settings.monitoring.public and settings.monitoring.auth is not None
     assert str(settings.monitoring.auth.users_file) == "/run/secrets/page_users" and str(settings.monitoring.metrics_token_file) == "/run/secrets/metrics_token"
-    scraped = yaml.safe_load((DEPLOY / "compose" / "prometheus.yml").read_text())["scrape_configs"][0]
+    (scraped,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
     assert scraped["static_configs"][0]["targets"] == [f"node:{settings.monitoring.port}"]
+    assert {"source": "metrics_token", "target": scraped["authorization"]["credentials_file"]} in SERVICES["prometheus"]["secrets"]
+    (dashboards,) = yaml.safe_load((DEPLOY / "compose" / "grafana" / "dashboards" / "pacs-node.yaml").read_text())["providers"]
+    places = [mount["target"] for mount in SERVICES["grafana"]["volumes"] if isinstance(mount, dict)]
+    assert any(place.startswith(dashboards["options"]["path"]) for place in places)
     assert os.path.dirname(str(settings.node.data)) == of("VOLUME")[0]
