@@ -391,7 +391,8 @@ class StoredImage:
 
 # --- results -----------------------------------------------------------------------------------------------------------
 
-DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("dicom", "stow", "folder"), ("sr", "pm", "seg", "sc"))  # by kind of destination
+_USUAL = ("sr", "pm", "seg", "sc")
+DEFAULT_KINDS: Mapping[str, tuple[str, ...]] = {"dicom": _USUAL, "stow": _USUAL, "folder": (*_USUAL, "raw")}  # by kind of destination
 FALLBACKS: Mapping[str, str] = {"sr": "enhanced-sr", "sc": "single-frame"}  # kind → the one that may go in its place where it is not taken
 RESULT_KINDS = ("sr", "pm", "seg", "sc", "raw", "denoised", "ko", "notice")
 

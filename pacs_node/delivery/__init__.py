@@ -31,7 +31,5 @@ def deliver(
     contexts: Contexts = Contexts(),
 ) -> None:
     """Offer ``parcels`` in order to a destination of any kind; one that negotiates SOP classes says on the way which of them it takes."""
-    if isinstance(destination, DicomDestination):
-        cstore.deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted, contexts=contexts)
-    else:
-        DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted)
+    more = {"contexts": contexts} if isinstance(destination, DicomDestination) else {}
+    DESTINATIONS[destination.kind].deliver(destination, parcels, calling_ae, on_outcome, wanted=wanted, **more)

@@ -74,7 +74,7 @@ def _write(study: FolderStudy, finding: Finding, folder: Path, settings: Setting
     by_uid = {str(header.SOPInstanceUID): header for header in study.headers}
     analysed = {frame.sop_uid: by_uid[frame.sop_uid] for frame in finding.volume.frames}
     sources = Sources(tuple(analysed.values()), tuple(header for uid, header in by_uid.items() if uid not in analysed))
-    kinds = results.DEFAULT_KINDS["folder"]
+    kinds = tuple(kind for kind in results.DEFAULT_KINDS["folder"] if kind != "raw")  # `pacs-node encode` makes that of the same folder
     run = Run(0, 1, finding.algorithm.name, settings.node.name, moment, "+".join(sorted(kinds)), "analysed from a folder", partial=False)
     request = results.BuildRequest(finding, None, sources, run, settings.node.equipment, settings.node.uid_root, settings.node.timezone, kinds)
     folder.mkdir(parents=True, exist_ok=True)

@@ -295,7 +295,9 @@ class World(Town):
         self.clock = DAY
         random.seed(0)
 
-    def _to_archive(self, destination: DicomDestination, parcels: Sequence[Parcel], ae: str, note: delivery.OnOutcome, wanted: delivery.Wanted) -> None:
+    def _to_archive(
+        self, destination: DicomDestination, parcels: Sequence[Parcel], ae: str, note: delivery.OnOutcome, wanted: delivery.Wanted, contexts: delivery.Contexts
+    ) -> None:
         self.places.archive(destination, parcels, ae, note, wanted)
 
     def _to_folder(self, destination: FolderDestination, parcels: Sequence[Parcel], ae: str, note: delivery.OnOutcome, wanted: delivery.Wanted) -> None:

@@ -173,7 +173,7 @@ def test_a_file_that_vanished_is_healed_by_sending_it_again(town: Town) -> None:
     town.send(ct_study())
     town.settle()
     assert states_of_jobs(town)[-1] is JobState.DONE
-    assert len(town.results()) == 3
+    assert len(town.results()) == 4
 
 
 def test_a_correction_that_comes_while_results_are_sent_stops_the_rest_and_is_said(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,11 +194,11 @@ def test_a_correction_that_comes_while_results_are_sent_stops_the_rest_and_is_sa
 
     monkeypatch.setattr(folder_delivery, "_copy", copy)
     town.post()
-    assert len(sent) == 1  # the other two were stopped
+    assert len(sent) == 1  # the others were stopped
     assert alert_kinds(town) == ["identity"]
     with town.house.store.read() as session:
         found = [row.state for row in deliveries.list_deliveries(session)]
-    assert sorted(found) == [DeliveryState.CANCELLED, DeliveryState.CANCELLED, DeliveryState.DELIVERED]
+    assert sorted(found) == [DeliveryState.CANCELLED, DeliveryState.CANCELLED, DeliveryState.CANCELLED, DeliveryState.DELIVERED]
 
 
 def test_a_study_held_while_a_group_is_chosen_is_not_sent(town: Town) -> None:
@@ -234,7 +234,7 @@ def test_a_fault_in_the_middle_of_sending_leaves_nothing_stuck(town: Town, monke
     town.post()
     town.wait(minutes=2)
     town.post()
-    assert len(town.results()) == 3
+    assert len(town.results()) == 4
 
 
 def test_what_was_withdrawn_is_made_again_for_the_part_of_a_study_that_did_not_change(make_town: Make) -> None:
@@ -451,7 +451,7 @@ def test_results_that_are_withdrawn_as_they_are_taken_up_are_no_failure(town: To
         return ids
 
     monkeypatch.setattr(deliveries, "due_group", withdrawn_since)
-    assert deliver(town.house, "research", town.clock) == 3
+    assert deliver(town.house, "research", town.clock) == 4
     assert deliver(town.house, "research", town.clock) == 0
     with town.house.store.read() as session:
         assert {row.state for row in deliveries.list_deliveries(session)} == {DeliveryState.CANCELLED}

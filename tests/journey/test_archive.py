@@ -54,7 +54,7 @@ def test_an_archive_that_is_off_delays_no_other_and_gets_everything_once_it_is_b
     town = town_with(make_town, port, tmp_path)
     town.send(ct_study())
     town.settle()
-    assert states(town, "research") == [DeliveryState.DELIVERED] * 3
+    assert states(town, "research") == [DeliveryState.DELIVERED] * 4
     assert states(town, "archive") == [DeliveryState.WAITING] * 3
     for _ in range(4):
         town.wait(minutes=10)
@@ -62,7 +62,7 @@ def test_an_archive_that_is_off_delays_no_other_and_gets_everything_once_it_is_b
     assert any("archive is down since" in message for message in messages(town))
     status = {row["name"]: row for row in tables.status_tables(town.settings)["destinations"]}
     assert "failing since" in status["archive"]["state"]
-    assert (status["archive"]["waiting"], status["research"]["delivered"]) == (3, 3)
+    assert (status["archive"]["waiting"], status["research"]["delivered"]) == (3, 4)
     archive = FolderArchive(tmp_path / "archive", "ARCHIVE", port).start()
     try:
         town.wait(hours=2)

@@ -79,7 +79,7 @@ def test_out_of_memory_with_all_slices_at_once_ends_well_with_fewer(town: Town) 
     town.post()
     assert [effort.batch for effort in town.engine.efforts] == [32, 8, 1]
     assert (the_job(town).state, the_job(town).run) == (JobState.DONE, 1)
-    assert len(town.results()) == 3
+    assert len(town.results()) == 4
 
 
 def test_the_place_on_the_ladder_survives_the_death_of_the_worker_and_not_a_retry_by_hand(town: Town) -> None:

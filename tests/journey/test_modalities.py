@@ -13,6 +13,7 @@ from pydicom.uid import (
     Comprehensive3DSRStorage,
     MultiFrameTrueColorSecondaryCaptureImageStorage,
     ParametricMapStorage,
+    RawDataStorage,
     SegmentationStorage,
 )
 
@@ -28,6 +29,7 @@ from tests.journey.test_real_pipeline import assert_report_reads_well
 pytestmark = [pytest.mark.slow, pytest.mark.peers]
 
 SR, SC, PM = str(Comprehensive3DSRStorage), str(MultiFrameTrueColorSecondaryCaptureImageStorage), str(ParametricMapStorage)
+RAW = str(RawDataStorage)
 
 RULE = "  - name: {pipeline}\n    when: {{Modality: {modality}}}\n    series: all\n    pipeline: {pipeline}\n    notice: true\n    send_to: [research]\n"
 
@@ -170,7 +172,7 @@ def test_results_of_every_modality_come_back_valid_readable_and_of_this_patient(
 ) -> None:
     pipeline, spec = PHANTOMS[name]
     delivered = deliver(make_study(spec), {spec.modality: pipeline})
-    wanted = [SR, SC] if spec.modality == "US" else [SR, SC, PM]
+    wanted = [SR, SC, RAW] if spec.modality == "US" else [SR, SC, PM, RAW]
     assert sorted(str(result.SOPClassUID) for result in delivered.results.values() if result.Modality != "SEG") == sorted(wanted)
     assert_segmentation_is_reported(delivered)
     assert_valid(delivered, tool, tmp_path)
@@ -184,10 +186,10 @@ def test_a_study_of_ct_and_pet_gets_the_results_of_both_pipelines(
     folder = dataset_folder("acrin-nsclc-fdg-pet-042")
     chosen = {"CT": sorted((folder / "ct_ge_pet").glob("*.dcm"))[40:60], "PT": sorted((folder / "pt_ge_ac").glob("*.dcm"))[40:60]}
     delivered = deliver([dcmread(path) for paths in chosen.values() for path in paths], {"CT": "ct-body", "PT": "pt-body"})
-    assert len(delivered.files) == 6  # uncalibrated for a patient: no segmentation
+    assert len(delivered.files) == 8  # uncalibrated for a patient: no segmentation
     for modality, pipeline in (("CT", "ct-body"), ("PT", "pt-body")):
         own = {str(result.SOPClassUID): result for result in delivered.of(pipeline).values()}
-        assert own.keys() == {SR, SC, PM}
+        assert own.keys() == {SR, SC, PM, RAW}
         assert {pipeline in str(result.SeriesDescription) for result in own.values()} == {True}
         analysed = {str(source.SOPInstanceUID) for source in delivered.sources if source.Modality == modality}
         derived = {str(item.ReferencedSOPInstanceUID) for frame in own[PM].PerFrameFunctionalGroupsSequence for item in references(frame)}

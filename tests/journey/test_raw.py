@@ -15,6 +15,7 @@ from pacs_node.autoencoder.codec_pace import OutOfTime, Pace
 from pacs_node.database import alerts, jobs
 from pacs_node.errors import InputError
 from pacs_node.journey import build
+from pacs_node.records import DEFAULT_KINDS
 from pacs_node.results import open_raw
 from pacs_node.results.raw import read_raw
 from tests.journey.support import RULES, Town, ct_study
@@ -34,20 +35,21 @@ def the_finding(town: Town) -> dict[str, object]:
         return dict(jobs.list_jobs(session)[0].finding)
 
 
-def test_the_job_says_how_it_was_made(make_town: Callable[..., Town]) -> None:
-    town = make_town(rules=WITH_RAW, executor=PATIENT)
+def test_a_folder_gets_it_unless_a_rule_says_otherwise_and_an_archive_only_where_a_rule_says_so(make_town: Callable[..., Town]) -> None:
+    town = make_town(executor=PATIENT)
     town.send(ct_study())
     town.settle()
     [found] = representations(town)
-    assert open_raw(found, "x")[1].images
+    assert open_raw(found, "x")[1].images and "raw" in DEFAULT_KINDS["folder"]
+    assert "raw" not in DEFAULT_KINDS["dicom"] and "raw" not in DEFAULT_KINDS["stow"]
     assert "smaller than" in str(the_finding(town)["representation"])
 
 
 def test_without_time_to_encode_it_holds_the_embedding_and_the_job_says_why(make_town: Callable[..., Town]) -> None:
-    town = make_town(rules=WITH_RAW, executor={"encode_within": "0s"})
+    town = make_town(executor={"encode_within": "0s"})
     town.send(ct_study())
     town.settle()
-    assert sorted(result.Modality for result in town.results()) == ["OT", "OT", "SR"]
+    assert sorted(result.Modality for result in town.results()) == ["CT", "OT", "OT", "SR"]
     [found] = representations(town)
     raw = read_raw(found, "x")
     assert raw.embedding is not None and raw.content == b"" and "executor.encode_within" in raw.lacking
@@ -64,7 +66,7 @@ def test_encoding_takes_no_more_than_half_of_what_is_left_until_the_deadline(mak
         raise OutOfTime
 
     monkeypatch.setattr(build.results, "pack", refuse)
-    town = make_town(rules=WITH_RAW, executor={"encode_within": "1h", "job_deadline": "4min"})
+    town = make_town(executor={"encode_within": "1h", "job_deadline": "4min"})
     town.send(ct_study())
     town.settle()
     assert len(given) == 1 and 0 < given[0] <= 120

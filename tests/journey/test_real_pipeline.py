@@ -67,7 +67,7 @@ def test_what_comes_back_is_valid_readable_and_lies_on_the_source_slices(
     assert job.state is JobState.DONE, job.reason
     files = sorted((town.folder / "out").rglob("*.dcm"))
     segmented = ["SEG"] if name.endswith("phantom") else []  # a patient's map is uncalibrated here: no regions
-    assert sorted(dcmread(file, stop_before_pixels=True).Modality for file in files) == sorted(["CT", "OT", *segmented, "SR"])
+    assert sorted(dcmread(file, stop_before_pixels=True).Modality for file in files) == sorted(["CT", "OT", "OT", *segmented, "SR"])
     source = tmp_path / "source.dcm"
     sources[0].save_as(source, enforce_file_format=True)
     tool("dciodvfy")

@@ -86,7 +86,7 @@ def test_results_of_rejected_instances_are_reported_and_made_again_of_what_remai
     with town.house.store.read() as session:
         first, second = jobs.jobs_of(session, 1)
         assert second.predecessor_id == first.id and second.run == 2
-    assert "3 results of study 1 were delivered before 1 instances" in str(tables.status_tables(town.settings)["alerts"])
+    assert "4 results of study 1 were delivered before 1 instances" in str(tables.status_tables(town.settings)["alerts"])
 
 
 def test_a_removal_for_age_is_no_error_of_the_results_that_are_out(town: Town) -> None:

@@ -67,7 +67,7 @@ def test_what_is_under_trial_is_scored_and_stored_and_nothing_of_it_leaves(make:
     assert not (town.folder / "archive").exists()
     with town.house.store.read() as session:
         objects = session.scalars(select(ObjectRow)).all()
-        assert {obj.kind for obj in objects} == {"sr", "sc", "pm"}
+        assert {obj.kind for obj in objects} == {"sr", "sc", "pm", "raw"}
         assert all(obj.withheld == ["archive"] and obj.size == (town.house.data / obj.path).stat().st_size for obj in objects)
     assert job_rows(town.settings, 10)[0]["shadow"] is True
     assert {row["state"] for row in job_page(town.settings, 1)["objects"]} == {"shadow: not sent"}
@@ -83,6 +83,7 @@ def test_the_report_says_what_would_have_been_sent_where_and_how_much(make: Call
     assert rule["scores"] == {"min": 1.5, "25 %": 1.5, "median": 1.5, "75 %": 1.5, "95 %": 1.5, "max": 1.5}
     assert [(row["destination"], row["kind"], row["objects"]) for row in rule["would_send"]] == [
         ("archive", "pm", 2),
+        ("archive", "raw", 2),
         ("archive", "sc", 2),
         ("archive", "sr", 2),
     ]
@@ -100,7 +101,7 @@ def test_a_rule_that_sends_and_one_under_trial_share_one_job_and_only_the_first_
     assert [str(result.Modality) for result in town.results()] == ["SR"]
     assert not (town.folder / "archive").exists()
     rule = rule_of(town)
-    assert [row["kind"] for row in rule["would_send"]] == ["pm", "sc", "sr"]
+    assert [row["kind"] for row in rule["would_send"]] == ["pm", "raw", "sc", "sr"]
     [beside] = rule["beside"]
     assert (beside["rule"], beside["studies"], beside["same_verdict"], beside["median_score_difference"]) == ("old", 1, 1, 0.0)
 
@@ -152,7 +153,7 @@ def test_ending_the_trial_sends_nothing_old_unless_it_is_asked_for(make: Callabl
     town.work()
     town.post()
     results = list((town.folder / "archive").rglob("*.dcm"))
-    assert len(results) == 3
+    assert len(results) == 4
     [job] = all_jobs(town)
     assert (job.shadow, job.shadow_rules, job.run) == (False, [], 3)
 

@@ -104,7 +104,7 @@ def test_an_archive_that_knows_another_patient_gets_nothing_and_the_operator_is_
     assert archive.received == [] and states(town) == {"waiting"}
     (message,) = messages(town)
     assert field in message and "pacs-node release 1" in message and "P9" not in message
-    assert len(town.results()) == 3  # the other destination has them
+    assert len(town.results()) == 4  # the other destination has them
     town.wait(minutes=30)
     town.post()
     assert index.asked == 1
@@ -132,7 +132,7 @@ def test_what_was_held_goes_out_once_the_study_was_corrected(make_town: Make, ar
     town.settle()
     assert len(archive.received) == 3
     (message,) = messages(town)  # about the other destination only, which compares nothing
-    assert message.startswith("3 results of study 1 were delivered under a patient identity")
+    assert message.startswith("4 results of study 1 were delivered under a patient identity")
 
 
 def test_an_operator_may_say_that_both_are_one_patient_and_another_one_is_held_again(

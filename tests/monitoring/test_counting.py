@@ -26,9 +26,7 @@ DOCUMENT = Path(__file__).parent.parent.parent / "deploy" / "prometheus" / "METR
 
 
 def values(text: str) -> Values:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in text_string_to_metric_families(text) for sample in family.samples
-    }
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
 def scraped(sources: Sources) -> Values:

@@ -73,5 +73,3 @@ def test_the_page_cannot_change_the_database(make_sources: Make) -> None:
 def test_certificates_that_are_not_there_are_named(make_sources: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"monitoring\.tls"):
         credentials.examine(make_sources(tls={"certificate": tmp_path / "none.pem", "key": tmp_path / "none.key"}).settings.monitoring)
-
-
