@@ -19,11 +19,13 @@ from pacs_node.journey.commit import asks_for_commitment, commit
 from pacs_node.journey.count import ask
 from pacs_node.journey.deliver import deliver
 from pacs_node.journey.drift import watch_drift
+from pacs_node.journey.events import Receiver, route, tell, tidy
 from pacs_node.journey.leases import reap
 from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
 from pacs_node.journey.reconcile import catch_up
 from pacs_node.journey.retire import retire
+from pacs_node.journey.silence import listen
 from pacs_node.journey.trail import forward, say_anchor
 from pacs_node.journey.vouch import vouch
 
@@ -87,6 +89,17 @@ def ask_archive(name: str) -> Callable[[House], object]:
     return lambda house: ask(house, name, house.clock())
 
 
+def tell_receiver(receiver: Receiver) -> Callable[[House], object]:
+    """Return the duty that tells a receiver of events."""
+
+    def run(house: House) -> None:
+        for _ in range(_MOST_ROUNDS):
+            if house.stopping.is_set() or not tell(house, receiver, house.clock()):
+                break
+
+    return run
+
+
 CATCH_UP = Duty("catch up", timedelta(0), lambda house: house.patiently(lambda: catch_up(house)))  # once, at the start
 GATHER = Duty("gather", timedelta(milliseconds=400), gather)
 
@@ -103,6 +116,10 @@ def duties(house: House) -> tuple[Duty, ...]:
         Duty("drift", timedelta(hours=1), watch_drift),
         Duty("audit anchor", timedelta(days=1), say_anchor),
         *([Duty("audit to syslog", timedelta(seconds=2), forward_audit)] if house.settings.audit.syslog else []),
+        Duty("events", timedelta(seconds=1), lambda house: route(house, house.clock())),
+        Duty("silence", timedelta(minutes=1), lambda house: listen(house, house.clock())),
+        Duty("old events", timedelta(hours=1), lambda house: tidy(house, house.clock())),
+        *(Duty(f"tell {one.title}", timedelta(seconds=1), tell_receiver(one)) for one in house.settings.events.receivers),
         *(Duty(f"ask {name}", timedelta(seconds=1), ask_archive(name)) for name, at in destinations.items() if at.kind == "dicom"),
         *(Duty(f"deliver to {name}", timedelta(seconds=1), repeated(deliver, name)) for name in destinations),
         *(Duty(f"commitment of {name}", timedelta(seconds=1), repeated(commit, name)) for name, kind in destinations.items() if asks_for_commitment(kind)),

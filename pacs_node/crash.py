@@ -19,7 +19,7 @@ VARIABLE = "PACS_NODE_CRASH"
 
 STEPS = (
     "received", "part-written", "file-synced", "renamed", "folder-synced", "answered",  # reception
-    "indexed", "moved", "noted", "claimed", "analysed", "built", "stored", "sent", "committed", "retired", "swept",  # journey
+    "indexed", "moved", "noted", "claimed", "analysed", "built", "stored", "sent", "committed", "retired", "swept", "told",  # journey
 )  # fmt: skip
 
 

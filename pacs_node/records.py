@@ -389,6 +389,63 @@ class StoredImage:
     photometric: str
 
 
+# --- events ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """A kind of alert for those who are told from outside. ``own_words``: its messages hold nothing that came from headers or other systems."""
+
+    what: str
+    own_words: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for those who are told of it."""
+
+    uid: str  # the same however often it is told
+    at: datetime
+    kind: str  # "result", or one of `FAULT_KINDS`
+    over: bool  # the fault is over
+    subject: str  # e.g. "job 4"
+    detail: Mapping[str, Any]  # of a fault: `message`, or `since` where it is over; of a result what `journey.run_job` says of it
+
+
+FAULT_KINDS: Mapping[str, FaultKind] = {
+    "parked": FaultKind("was given up and waits for `pacs-node retry`"),
+    "refused": FaultKind("was refused for good by its destination"),
+    "destination": FaultKind("does not take results: they wait, or have no place to go"),
+    "commitment": FaultKind("has trouble with storage commitment"),
+    "coerced": FaultKind("may lie under another patient in the archive"),
+    "disk": FaultKind("is filling up", own_words=True),
+    "drift": FaultKind("gives other scores than its calibration", own_words=True),
+    "held": FaultKind("is held: its instances name different patients", own_words=True),
+    "verify": FaultKind("is held: the archive knows another patient or order under its UID"),
+    "identity": FaultKind("went out under a patient identity that has been corrected since", own_words=True),
+    "rejected": FaultKind("was rejected after results of it had gone out"),
+    "silence": FaultKind("sends nothing although it is expected to", own_words=True),
+    "heartbeat": FaultKind("did not come back in time", own_words=True),
+    "events": FaultKind("cannot be told of events"),
+    "process": FaultKind("dies again and again", own_words=True),
+    "duty": FaultKind("fails: the log says why"),
+    "assembly": FaultKind("cannot be judged by the rules"),
+    "gate": FaultKind("made results that the node's own check kept back"),
+    "not sent": FaultKind("has results and no destination that takes them", own_words=True),
+    "notice": FaultKind("failed, and its destinations could not be told"),
+    "representation": FaultKind("has results without the compressed representation"),
+    "fallback": FaultKind("was refused, and what is to go in its place cannot be made yet"),
+    "fetch": FaultKind("lacks instances that could not be fetched"),
+    "quarantine": FaultKind("could not be dealt with and lies in quarantine"),
+    "conflict": FaultKind("came with other content under a known UID and is kept aside"),
+    "file": FaultKind("cannot be read any more"),
+    "retention": FaultKind("will be removed soon although it is not finished", own_words=True),
+    "certificate": FaultKind("has a certificate or a secret that cannot be used"),
+    "rules": FaultKind("was not taken over: the former rules stay in force"),
+}
+"""Kind of alert → what it says of its subject (``job 4``, ``destination archive``) to those who are told by webhook or e-mail."""
+
+
 # --- results -----------------------------------------------------------------------------------------------------------
 
 _USUAL = ("sr", "pm", "seg", "sc")

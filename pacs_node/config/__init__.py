@@ -3,11 +3,11 @@
 Every error names file, line, key and value (`pacs_node.errors.ConfigError`). Relative paths are relative to the working directory.
 """
 
+from pacs_node.config.events import Email, Events, Silence, Webhook
 from pacs_node.config.monitoring import Monitoring, PageAuth, PageTLS
 from pacs_node.config.reading import Document, KeyPath, dotted, load_rule_list, load_settings, parse, read_yaml, shipped
 from pacs_node.config.rules import Complete, Rule, RuleList
 from pacs_node.config.settings import (
-    TLS,
     AllowedSender,
     Assembly,
     Audit,
@@ -15,7 +15,6 @@ from pacs_node.config.settings import (
     Basic,
     Database,
     Destination,
-    DestinationTLS,
     DicomDestination,
     Equipment,
     Executor,
@@ -28,6 +27,7 @@ from pacs_node.config.settings import (
     Syslog,
     unaskable,
 )
+from pacs_node.config.tls import TLS, DestinationTLS
 from pacs_node.config.units import AETitle, DiskSize, Duration, Port, Section, Size, parse_duration, parse_size
 
 __all__ = [
@@ -46,7 +46,9 @@ __all__ = [
     "DiskSize",
     "Document",
     "Duration",
+    "Email",
     "Equipment",
+    "Events",
     "Executor",
     "FolderDestination",
     "KeyPath",
@@ -61,9 +63,11 @@ __all__ = [
     "RuleList",
     "Section",
     "Settings",
+    "Silence",
     "Size",
     "StowDestination",
     "Syslog",
+    "Webhook",
     "dotted",
     "load_rule_list",
     "load_settings",

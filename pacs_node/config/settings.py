@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from pacs_node.config.events import Events
 from pacs_node.config.monitoring import Monitoring
+from pacs_node.config.tls import TLS, DestinationTLS
 from pacs_node.config.units import AETitle, ByteCount, DiskSize, Duration, Port, Section, Size, SOPClass
 from pacs_node.records import FALLBACKS
 
@@ -63,41 +65,6 @@ class Database(Section):
     """Where the state is kept. ``url`` None: SQLite in the data folder."""
 
     url: str | None = None
-
-
-class TLS(Section):
-    """How we are reached over TLS: our certificate (with its chain), its key, and the authorities that peers must come from. All PEM."""
-
-    certificate: Path
-    key: Path
-    ca: Path | None = None
-    require_client: bool = True  # peers have to show a certificate that one of the authorities in `ca` has signed
-
-    @model_validator(mode="after")
-    def _judge_of_clients(self) -> TLS:
-        if self.require_client and self.ca is None:
-            raise ValueError("require_client asks every peer for a certificate: name the authorities that sign them in `ca`, or set it to false")
-        return self
-
-
-class DestinationTLS(Section):
-    """How a destination is reached over TLS. Without ``certificate`` and ``key`` we show none; ``ca`` None: the system's authorities. All PEM."""
-
-    certificate: Path | None = None
-    key: Path | None = None
-    ca: Path | None = None
-    name: str | None = None  # what its certificate is made out to, where that is not its `address`
-    check_name: bool = True  # false: any certificate of `ca` will do, since those of many devices name no host
-
-    @model_validator(mode="after")
-    def _no_contradictions(self) -> DestinationTLS:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together: give both, or neither")
-        if not self.check_name and self.ca is None:
-            raise ValueError("check_name false would take a certificate of any authority in the world: name yours in `ca`")
-        if not self.check_name and self.name is not None:
-            raise ValueError("name is looked at only where check_name is true: remove one of them")
-        return self
 
 
 class AllowedSender(Section):
@@ -328,6 +295,7 @@ class Settings(Section):
     retention: Retention = Retention()
     monitoring: Monitoring = Monitoring()
     audit: Audit = Audit()
+    events: Events = Events()
 
     @model_validator(mode="after")
     def _tls_port_and_certificates(self) -> Settings:

@@ -22,6 +22,8 @@
     announcement  in progress ─► completed | discontinued           (MPPS);  available  (instance availability notification)
 
     request   waiting ─► judged ─► reported | parked    (somebody asks us for storage commitment)
+
+    notification  waiting ─► told | given up            (an event and somebody who is told of it)
 """
 
 from __future__ import annotations
@@ -82,6 +84,14 @@ class RequestState(StrEnum):
     PARKED = "parked"  # nobody took the report for the whole limit
 
 
+class NotificationState(StrEnum):
+    """Where an event on its way to somebody who is told of it stands."""
+
+    WAITING = "waiting"
+    TOLD = "told"
+    GIVEN_UP = "given up"  # refused for good, or waited for too long
+
+
 ANNOUNCEMENT_MOVES: dict[AnnouncementState, frozenset[AnnouncementState]] = {
     AnnouncementState.IN_PROGRESS: frozenset({AnnouncementState.COMPLETED, AnnouncementState.DISCONTINUED}),
     AnnouncementState.COMPLETED: frozenset(),
@@ -133,6 +143,12 @@ REQUEST_MOVES: dict[RequestState, frozenset[RequestState]] = {
     RequestState.PARKED: frozenset({RequestState.JUDGED}),
 }
 
+NOTIFICATION_MOVES: dict[NotificationState, frozenset[NotificationState]] = {
+    NotificationState.WAITING: frozenset({NotificationState.TOLD, NotificationState.GIVEN_UP}),
+    NotificationState.TOLD: frozenset(),
+    NotificationState.GIVEN_UP: frozenset(),
+}
+
 GOING_ON = (JobState.QUEUED, JobState.RUNNING)  # jobs that need what they analyse
 ENDED = (DeliveryState.DELIVERED, DeliveryState.REPLACED, DeliveryState.CANCELLED)  # deliveries of which nothing more is to come
 STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)  # those that go on only when somebody says so; all others are unfinished
@@ -143,9 +159,10 @@ _TABLES: dict[type, dict[Any, frozenset[Any]]] = {
     DeliveryState: DELIVERY_MOVES,
     AnnouncementState: ANNOUNCEMENT_MOVES,
     RequestState: REQUEST_MOVES,
+    NotificationState: NOTIFICATION_MOVES,
 }
 
-State = TypeVar("State", StudyState, JobState, DeliveryState, AnnouncementState, RequestState)
+State = TypeVar("State", StudyState, JobState, DeliveryState, AnnouncementState, RequestState, NotificationState)
 
 
 class IllegalMove(PacsNodeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
@@ -14,6 +14,8 @@ from pacs_node.database.engine import add_new
 from pacs_node.database.states import StudyState, move
 from pacs_node.database.tables import AsideRow, AssociationRow, InstanceRow, SeriesRow, StudyRow
 from pacs_node.records import Arrival, AssociationEnd, Instance, PatientIdentity, Series
+
+_NEWEST = 5_000  # instances among which those of an association that is still open are looked for
 
 
 def identity_key(patient: PatientIdentity) -> list[str]:
@@ -173,6 +175,21 @@ def due_studies(session: Session, now: datetime, longest: timedelta, limit: int 
     due = or_(StudyRow.look_again_at <= now, StudyRow.look_again_at > now + longest)
     query = select(StudyRow.id).where(StudyRow.state.in_(waiting), due).order_by(StudyRow.look_again_at).limit(limit)
     return session.scalars(query).all()
+
+
+def last_heard(session: Session, calling_ae: str | None, own: Collection[str] = ()) -> datetime | None:
+    """Return when the last instance of a sender came (None: of any but ``own``), None where none ever did.
+
+    An association that stays open for long is seen by the newest of its instances.
+    """
+    newest = (session.scalar(select(func.max(InstanceRow.id))) or 0) - _NEWEST
+    over = select(func.max(AssociationRow.ended_at)).where(AssociationRow.stored > 0)
+    here = select(func.max(InstanceRow.received_at)).where(InstanceRow.id > newest, ~InstanceRow.own)
+    if calling_ae is not None:
+        over, here = over.where(AssociationRow.calling_ae == calling_ae), here.where(InstanceRow.calling_ae == calling_ae)
+    else:
+        over, here = over.where(AssociationRow.calling_ae.not_in(list(own))), here.where(InstanceRow.calling_ae.not_in(list(own)))
+    return max((found for found in (session.scalar(over), session.scalar(here)) if found is not None), default=None)
 
 
 def add_association(session: Session, end: AssociationEnd) -> None:

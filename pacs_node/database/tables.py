@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, RequestState, StudyState
+from pacs_node.database.states import AnnouncementState, DeliveryState, JobState, NotificationState, RequestState, StudyState
 
 
 class UTCTime(TypeDecorator[datetime]):
@@ -44,7 +44,7 @@ class UTCTime(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC)
 
 
-def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState] | type[AnnouncementState] | type[RequestState]) -> Enum:
+def _states(kind: type[StudyState] | type[JobState] | type[DeliveryState] | type[AnnouncementState] | type[RequestState] | type[NotificationState]) -> Enum:
     return Enum(kind, native_enum=False, length=16, values_callable=lambda states: [state.value for state in states])
 
 
@@ -172,6 +172,7 @@ class AssociationRow(Base):
     stored: Mapped[int]
     refused: Mapped[int]
     ended_at: Mapped[datetime]
+    __table_args__ = (Index("ix_associations_heard", "calling_ae", "ended_at"),)
 
 
 class AsideRow(Base):
@@ -515,6 +516,48 @@ class AlertRow(Base):
         Index("ix_alerts_open", "cleared_at", "kind", "subject"),
         Index("ix_alerts_once", "kind", "subject", unique=True, sqlite_where=text("cleared_at IS NULL"), postgresql_where=text("cleared_at IS NULL")),
     )
+
+
+class EventRow(Base):
+    """Something that happened and that others may be told of: written in the transaction in which it happened."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(String(36), unique=True)  # for receivers: an event that comes twice has the same
+    at: Mapped[datetime] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(String(32))  # "result", or the kind of the alert
+    over: Mapped[bool] = mapped_column(default=False)  # an alert was taken back
+    subject: Mapped[str] = mapped_column(String(96))
+    detail: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    routed_at: Mapped[datetime | None]  # since when it stands in `notifications` who is told
+    __table_args__ = (Index("ix_events_new", "id", sqlite_where=text("routed_at IS NULL"), postgresql_where=text("routed_at IS NULL")),)
+
+
+class NotificationRow(Base):
+    """One event on its way to one receiver: the outbox of events."""
+
+    __tablename__ = "notifications"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("events.id"))
+    receiver: Mapped[str] = mapped_column(String(96))
+    state: Mapped[NotificationState] = mapped_column(_states(NotificationState))
+    attempts: Mapped[int] = mapped_column(default=0)
+    told_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(Text, default="")
+    event: Mapped[EventRow] = relationship()
+    __table_args__ = (UniqueConstraint("event_id", "receiver"), Index("ix_notifications_due", "receiver", "state", "event_id"))
+
+
+class ReceiverRow(Base):
+    """What is known of a receiver of events: up, or failing since when."""
+
+    __tablename__ = "receivers"
+    name: Mapped[str] = mapped_column(String(96), primary_key=True)
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    down_since: Mapped[datetime | None]
+    try_again_at: Mapped[datetime | None]
+    last_success_at: Mapped[datetime | None]
+    message: Mapped[str] = mapped_column(Text, default="")
 
 
 class AuditRow(Base):

@@ -102,7 +102,7 @@ class Service:
         except httpx.LocalProtocolError as error:  # the file became longer or shorter while it was read
             raise OSError(f"what was to be sent changed meanwhile: {error}") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
-            raise TemporaryFailure(self.name, _why(error, self._context)) from error
+            raise TemporaryFailure(self.name, why_not(error, self._context)) from error
 
     def _reply(self, answer: httpx.Response, deadline: float) -> Reply:
         body: bytes | None = b""
@@ -147,17 +147,18 @@ def authorisation(auth: Auth | None, key: str = "auth") -> dict[str, str]:
         return {}
     if auth.basic is not None:
         place = f"{key}.basic.{'password_file' if auth.basic.password_file else 'password_env'}"
-        password = _secret(auth.basic.password_file, auth.basic.password_env, place)
+        password = secret_of(auth.basic.password_file, auth.basic.password_env, place)
         made = httpx.BasicAuth(auth.basic.user, password)
         return {"Authorization": next(made.auth_flow(httpx.Request("GET", "http://localhost"))).headers["Authorization"]}
     place = f"{key}.{'bearer_file' if auth.bearer_file else 'bearer_env'}"
-    token = _secret(auth.bearer_file, auth.bearer_env, place)
+    token = secret_of(auth.bearer_file, auth.bearer_env, place)
     if not token.isascii() or any(character.isspace() for character in token):
         raise _unusable(place, "holds no token: one line of ASCII characters without spaces is expected")
     return {"Authorization": f"Bearer {token}"}
 
 
-def _secret(file: Path | None, variable: str | None, key: str) -> str:
+def secret_of(file: Path | None, variable: str | None, key: str) -> str:
+    """Read a secret of one line from a file or from an environment variable; raises `ConfigError` about ``key`` where there is none to be had."""
     if file is None:
         text = os.environ.get(variable or "", "")
         what = f"the environment variable {variable}"
@@ -180,7 +181,7 @@ def _unusable(key: str, problem: str) -> ConfigError:
     return ConfigError("configuration", None, key, problem)
 
 
-def _why(error: Exception, context: ClientContext | None) -> str:
+def why_not(error: Exception, context: ClientContext | None) -> str:
     """Say what went wrong on the way, and what to do."""
     if context is not None and context.fault is not None:
         return explain(context.fault)

@@ -22,6 +22,8 @@
     commit.py      stored ─► delivered         an archive's storage commitment decides                (6 delivery)
     vouch.py       requests ─► reports         what we commit to where others ask us                  (6 delivery)
     drift.py       findings ─► alerts          whether recent scores still fit the calibration        (4 analysis)
+    events.py      what happened ─► webhooks, e-mail  results and faults, told in order            (monitoring)
+    silence.py     nothing ─► alerts           senders that are expected to send, and do not          (monitoring)
     telling.py     people                      what is stuck, and what an archive coerced             (6 delivery)
     reconcile.py   files ─► index              what the database lacks, at the start
     pressure.py    a full disk                 said, half files swept
@@ -77,6 +79,7 @@ class House:
     quarantine_seen: int = 0  # when the quarantine folder had last changed as it was read, ns
     pressure: Pressure = Pressure.NORMAL  # of the disk, as it was last said
     swept_at: datetime | None = None
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))  # when this process began
     measure: Callable[[Path], Disk] = measure  # a made-up disk in tests
     counts: Counts = field(default_factory=Counts)  # what this process counts; nothing, unless the node says where
     folders: threading.Lock = field(default_factory=threading.Lock)  # held by who moves files into study folders, and by who removes empty ones

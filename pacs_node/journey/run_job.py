@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from pacs_node import crash
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
-from pacs_node.database import deliveries, embeddings, jobs, studies
+from pacs_node.database import deliveries, embeddings, events, jobs, studies
 from pacs_node.database.alerts import clear_alert
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
@@ -221,7 +221,18 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
         reason = built.notice.reason if built.notice else ""
         jobs.finish(job, JobState.DONE if built.finding else JobState.NOT_ANALYSED, moment, reason)
         clear_alert(session, "parked", f"job {job.id}", moment)
+        _tell_result(session, task, job, built, moment)
         note_analysed(session, worker.name, job, built.finding, moment)
+
+
+def _tell_result(session: Session, task: Task, job: JobRow, built: Built, moment: datetime) -> None:
+    """Make an event of a study's result; of a job under trial nobody is told."""
+    if job.shadow or not job.pipeline:
+        return
+    said = {name: job.finding.get(name) for name in ("bundle", "score", "verdict", "percentile")}
+    places = sorted({name for part in built.parts for name in part.destinations})
+    facts = {"study_uid": task.study_uid, "job": job.id, "run": job.run, "pipeline": job.pipeline, "state": job.state.value, "partial": job.partial}
+    events.add(session, events.RESULT, f"job {job.id}", {**facts, **said, "reason": job.reason, "destinations": places}, moment)
 
 
 def embedding_of(finding: Finding) -> SeriesEmbedding | None:

@@ -28,6 +28,7 @@ from pacs_node.monitoring import credentials, syslog
 from pacs_node.reception.pressure import WORDS, Pressure, measure, pressure_of
 from pacs_node.records import FALLBACKS, Population
 from pacs_node.routing import load as load_rules
+from pacs_node.workbench import check_events
 from pacs_node.workbench.deidentify.pseudonyms import MAP, too_open
 
 Line = tuple[str, str]  # ok | warning | fault, text
@@ -51,9 +52,21 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
         settings = read(config)
     except ConfigError as error:
         return Report((("fault", str(error)),))
-    checks: list[Callable[[Settings], Iterator[Line]]] = [_supported, _rules, _bundles, _disk, _database, _map, _senders, _certificates, _destinations, _page]
+    checks: list[Callable[[Settings], Iterator[Line]]] = [
+        _supported,
+        _rules,
+        _bundles,
+        _disk,
+        _database,
+        _map,
+        _senders,
+        _certificates,
+        _destinations,
+        _page,
+        check_events.examine,
+    ]
     if echo:
-        checks += [_echo, _collector]
+        checks += [_echo, _collector, check_events.ask]
     lines: list[Line] = [("ok", f"configuration of node {settings.node.name!r}: AE titles {', '.join(settings.node.ae_titles)}, port {settings.node.port}")]
     for check in checks:
         lines += check(settings)
