@@ -20,6 +20,7 @@ from pacs_node.journey.count import ask
 from pacs_node.journey.deliver import deliver
 from pacs_node.journey.drift import watch_drift
 from pacs_node.journey.events import Receiver, route, tell, tidy
+from pacs_node.journey.heartbeat import beat
 from pacs_node.journey.leases import reap
 from pacs_node.journey.pressure import relieve
 from pacs_node.journey.receive import note_quarantined, receive
@@ -117,6 +118,7 @@ def duties(house: House) -> tuple[Duty, ...]:
         Duty("audit anchor", timedelta(days=1), say_anchor),
         *([Duty("audit to syslog", timedelta(seconds=2), forward_audit)] if house.settings.audit.syslog else []),
         Duty("events", timedelta(seconds=1), lambda house: route(house, house.clock())),
+        Duty("heartbeat", timedelta(seconds=2), lambda house: beat(house, house.clock())),
         Duty("silence", timedelta(minutes=1), lambda house: listen(house, house.clock())),
         Duty("old events", timedelta(hours=1), lambda house: tidy(house, house.clock())),
         *(Duty(f"tell {one.title}", timedelta(seconds=1), tell_receiver(one)) for one in house.settings.events.receivers),

@@ -412,6 +412,9 @@ class Event:
     detail: Mapping[str, Any]  # of a fault: `message`, or `since` where it is over; of a result what `journey.run_job` says of it
 
 
+HEARTBEAT_PATIENT = "PACS-NODE-HEARTBEAT"
+"""Patient ID of the phantoms that a node sends itself: whatever bears it is no patient's, and goes to test destinations only."""
+
 FAULT_KINDS: Mapping[str, FaultKind] = {
     "parked": FaultKind("was given up and waits for `pacs-node retry`"),
     "refused": FaultKind("was refused for good by its destination"),
@@ -434,6 +437,8 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
     "not sent": FaultKind("has results and no destination that takes them", own_words=True),
     "notice": FaultKind("failed, and its destinations could not be told"),
     "representation": FaultKind("has results without the compressed representation"),
+    "contexts": FaultKind("takes other kinds of objects than before"),
+    "audit": FaultKind("does not take the audit trail: its copy waits"),
     "fallback": FaultKind("was refused, and what is to go in its place cannot be made yet"),
     "fetch": FaultKind("lacks instances that could not be fetched"),
     "quarantine": FaultKind("could not be dealt with and lies in quarantine"),

@@ -4,6 +4,7 @@ Every error names file, line, key and value (`pacs_node.errors.ConfigError`). Re
 """
 
 from pacs_node.config.events import Email, Events, Silence, Webhook
+from pacs_node.config.heartbeat import Heartbeat
 from pacs_node.config.monitoring import Monitoring, PageAuth, PageTLS
 from pacs_node.config.reading import Document, KeyPath, dotted, load_rule_list, load_settings, parse, read_yaml, shipped
 from pacs_node.config.rules import Complete, Rule, RuleList
@@ -51,6 +52,7 @@ __all__ = [
     "Events",
     "Executor",
     "FolderDestination",
+    "Heartbeat",
     "KeyPath",
     "Monitoring",
     "Node",

@@ -31,10 +31,10 @@ EventKind = Annotated[str, AfterValidator(_known_kind)]
 class Receiver(Section):
     """What holds for everybody who is told."""
 
-    kinds: tuple[EventKind, ...] = Field(("result", "fault"), min_length=1)
+    kinds: tuple[EventKind, ...] = Field(("result", "fault"), min_length=1)  # result, fault (every kind of fault), or kinds of faults by name
     study: Literal["hash", "uid"] = "hash"  # how a study is named: as in the log, or by its Study Instance UID
     details: bool = False  # true: the full text of faults and reasons, which may hold what other systems and headers say
-    tls: DestinationTLS | None = None
+    tls: DestinationTLS | None = None  # for a server whose certificate the system's authorities did not sign
 
     def wants(self, kind: str) -> bool:
         """Tell whether it is told of a kind: ``result``, or a kind of fault."""
@@ -44,10 +44,10 @@ class Receiver(Section):
 class Webhook(Receiver):
     """An https address to which each event is posted, signed. The secret stands in a file or in an environment variable, never here."""
 
-    url: str
-    name: str | None = Field(None, min_length=1, max_length=64)
-    secret_file: Path | None = None
-    secret_env: str | None = None
+    url: str  # https; over http, whoever listens can read what is told
+    name: str | None = Field(None, min_length=1, max_length=64)  # what it is called in tables and alerts; null: made of its host
+    secret_file: Path | None = None  # whose one line is the secret of the signature; two lines while it is exchanged
+    secret_env: str | None = None  # an environment variable that holds it instead
 
     @field_validator("url")
     @classmethod
@@ -94,15 +94,15 @@ MailAddress = Annotated[str, AfterValidator(_address_of_mail)]
 class Email(Receiver):
     """A mail server and those who get mail of faults; many events are one mail. The password stands in a file or in an environment variable."""
 
-    kinds: tuple[EventKind, ...] = Field(("fault",), min_length=1)
-    host: str = Field(min_length=1)
+    kinds: tuple[EventKind, ...] = Field(("fault",), min_length=1)  # result, fault (every kind of fault), or kinds of faults by name
+    host: str = Field(min_length=1)  # of the mail server
     port: Annotated[int, Field(ge=1, le=65535)] = 587
-    security: Literal["starttls", "tls", "none"] = "starttls"
-    sender: MailAddress
+    security: Literal["starttls", "tls", "none"] = "starttls"  # tls: from the start, usually on port 465
+    sender: MailAddress  # whom the mail is from
     to: tuple[MailAddress, ...] = Field(min_length=1)
-    user: str | None = None
-    password_file: Path | None = None
-    password_env: str | None = None
+    user: str | None = None  # at the mail server; null: none is asked for
+    password_file: Path | None = None  # whose one line is the password
+    password_env: str | None = None  # an environment variable that holds it instead
     collect: Duration = timedelta(minutes=1)  # after the first event: what comes meanwhile stands in the same mail
     every: Duration = timedelta(minutes=15)  # at most one mail in this time
 
@@ -128,27 +128,35 @@ def _day(value: object) -> object:
 Day = Annotated[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], BeforeValidator(_day)]
 
 
-def _hours(value: object) -> tuple[time, time]:
-    if isinstance(value, tuple):
-        return value
-    found = re.fullmatch(r"\s*([01]?\d|2[0-3]):([0-5]\d)\s*-\s*([01]?\d|2[0-4]):([0-5]\d)\s*", str(value))
-    end = (int(found[3]), int(found[4])) if found else (0, 0)
-    begin = (int(found[1]), int(found[2])) if found else (0, 0)
-    if found is None or end > (24, 0) or begin >= end:
+def _span(value: str) -> tuple[time, time]:
+    """Return begin and end of some hours of a day; raises ValueError."""
+    found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-4]):([0-5]\d)", value.replace(" ", ""))
+    begin, end = ((int(found[1]), int(found[2])), (int(found[3]), int(found[4]))) if found else ((0, 0), (0, 0))
+    if begin >= end or end > (24, 0):
         raise ValueError(f"{value!r} are no hours of a day: write them as 07:00-18:30; 00:00-24:00 is the whole day")
     return time(*begin), time.max if end == (24, 0) else time(*end)
 
 
-Hours = Annotated[tuple[time, time], BeforeValidator(_hours)]
+def _hours(value: str) -> str:
+    _span(value)
+    return value
+
+
+Hours = Annotated[str, AfterValidator(_hours)]
 
 
 class Silence(Section):
     """When it is a fault that nothing comes. Only working time counts, by `node.timezone`."""
 
-    after: Duration
+    after: Duration  # so much working time without an instance, such as 4h
     senders: tuple[AETitle, ...] = ()  # each of these; empty: whoever it is, of the node as a whole
-    days: tuple[Day, ...] = Field(("mon", "tue", "wed", "thu", "fri"), min_length=1)
-    hours: Hours = Field(default_factory=lambda: _hours("08:00-18:00"))
+    days: tuple[Day, ...] = Field(("mon", "tue", "wed", "thu", "fri"), min_length=1)  # on which something is expected
+    hours: Hours = "08:00-18:00"  # between which something is expected
+
+    @property
+    def span(self) -> tuple[time, time]:
+        """Begin and end of the working time of a day."""
+        return _span(self.hours)
 
     @model_validator(mode="after")
     def _some_time(self) -> Silence:
@@ -160,9 +168,9 @@ class Silence(Section):
 class Events(Section):
     """Who is told, and when silence is a fault."""
 
-    webhooks: tuple[Webhook, ...] = ()
-    email: Email | None = None
-    silence: Silence | None = None
+    webhooks: tuple[Webhook, ...] = ()  # addresses to which each event is posted
+    email: Email | None = None  # mail of faults
+    silence: Silence | None = None  # when it is a fault that nothing comes
 
     @model_validator(mode="after")
     def _different_names(self) -> Events:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pacs_node.config.events import Events
+from pacs_node.config.heartbeat import Heartbeat
 from pacs_node.config.monitoring import Monitoring
 from pacs_node.config.tls import TLS, DestinationTLS
 from pacs_node.config.units import AETitle, ByteCount, DiskSize, Duration, Port, Section, Size, SOPClass
@@ -155,6 +156,7 @@ class DicomDestination(Section):
     commitment_within: Duration = timedelta(hours=24)  # of a request: how long its report is waited for
     verify_identity: bool = False
     accepts_research: bool = False
+    test: bool = False  # no patient's results lie there: it may get heartbeats
     reject_superseded: bool = False  # when the results of a re-run have arrived, a rejection note for those of earlier runs follows
     fallback: Fallback = Field(default_factory=dict)
 
@@ -195,6 +197,7 @@ class StowDestination(Section):
     tls: DestinationTLS | None = None
     auth: Auth | None = None
     accepts_research: bool = False
+    test: bool = False  # no patient's results lie there: it may get heartbeats
     reject_superseded: bool = False  # as of a DICOM destination
     fallback: Fallback = Field(default_factory=dict)
 
@@ -235,6 +238,11 @@ class FolderDestination(Section):
     @property
     def accepts_research(self) -> bool:
         """A folder always takes research results."""
+        return True
+
+    @property
+    def test(self) -> bool:
+        """A folder may always get heartbeats."""
         return True
 
 
@@ -296,6 +304,7 @@ class Settings(Section):
     monitoring: Monitoring = Monitoring()
     audit: Audit = Audit()
     events: Events = Events()
+    heartbeat: Heartbeat | None = None
 
     @model_validator(mode="after")
     def _tls_port_and_certificates(self) -> Settings:
@@ -306,6 +315,25 @@ class Settings(Section):
             raise ValueError("reception.tls is given, but no port to use it on: add node.tls_port (2762 is the registered one), or leave it null")
         if port is not None and port == self.node.port != 0:
             raise ValueError(f"node.port and node.tls_port are both {port}: give TLS a port of its own, such as 2762")
+        return self
+
+    @model_validator(mode="after")
+    def _heartbeat_stays_among_tests(self) -> Settings:
+        if self.heartbeat is None:
+            return self
+        name, node = self.heartbeat.destination, self.node
+        place = self.destinations.get(name)
+        if place is None:
+            raise ValueError(f"heartbeat.destination: {name!r} is none of the destinations ({', '.join(self.destinations) or 'there are none'})")
+        if not place.test:
+            raise ValueError(f"heartbeat.destination: {name!r} is neither a folder nor marked `test: true`: no phantom goes where patients' results lie")
+        if not place.accepts_research:
+            raise ValueError(f"heartbeat.destination: {name!r} gets no results: set its accepts_research to true")
+        if not (self.heartbeat.port or node.port):
+            raise ValueError("heartbeat: node.port is 0, any free port: give it a number, or name one in heartbeat.port")
+        title = self.heartbeat.sent_as or node.ae_titles[0]
+        if self.reception.senders and title not in {sender.ae_title for sender in self.reception.senders}:
+            raise ValueError(f"heartbeat: it is sent as {title}, which is not among reception.senders: add {{ae_title: {title}, network: 127.0.0.1/32}}")
         return self
 
     @model_validator(mode="after")

@@ -560,6 +560,22 @@ class ReceiverRow(Base):
     message: Mapped[str] = mapped_column(Text, default="")
 
 
+class HeartbeatRow(Base):
+    """A phantom that the node sent itself, and when it got how far."""
+
+    __tablename__ = "heartbeats"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    begun_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]  # the last success answer to its C-STORE
+    received_at: Mapped[datetime | None]  # of its first instance
+    analysed_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]  # the last of its results
+    ended_at: Mapped[datetime | None]  # it was back, or given up
+    problem: Mapped[str] = mapped_column(Text, default="")  # how far it came where it was not back in time
+    swept_at: Mapped[datetime | None]  # when its files were given up
+
+
 class AuditRow(Base):
     """Who did what. Rows are only added, and linked by hashes: see `database.audit`."""
 

@@ -29,6 +29,7 @@
     pressure.py    a full disk                 said, half files swept
     heart.py       signs of life               a worker renews its lease, or ends where its job hangs
     retire.py      what is finished            files go, rows stay                                    (7 retention)
+    heartbeat.py   a phantom ─► alerts         the whole way on a schedule, timed              (monitoring)
     leases.py      silent workers, bad ends    what becomes of a job that nobody finishes
     noting.py      audit                       what the trail says of all this
     trail.py       audit ─► syslog             a copy of the audit trail, elsewhere

@@ -19,6 +19,7 @@ from pacs_node.assembly import completeness
 from pacs_node.assembly.rejections import TITLES
 from pacs_node.database import counts, deliveries, jobs, originals, studies
 from pacs_node.database.alerts import audit, clear_alert
+from pacs_node.database.heartbeats import is_heartbeat
 from pacs_node.database.states import JobState, StudyState, move
 from pacs_node.database.tables import InstanceRow, JobRow, StudyRow
 from pacs_node.dicom.header import read_header
@@ -86,9 +87,13 @@ def _look_at(house: House, study_id: int, now: datetime) -> None:
     decisions = routing.route(rules, series_views(study, lambda row: _header(house, row)))
     pending: list[_Pending] = []
     reasons: dict[str, completeness.Judgement] = {}
+    heartbeat = is_heartbeat(study)
+    if heartbeat:
+        decisions = routing.divert(decisions, house.settings.heartbeat.destination if house.settings.heartbeat is not None else None)
     for decision in decisions:
         if decision.fired:
             policy = completeness.policy(house.settings.assembly, decision.rule.complete)
+            policy = replace(policy, verify_with=None, expect=()) if heartbeat else policy  # no archive has it, and it is a series only
             judgement = completeness.judge(facts, policy, now, _wanted(decision))
             reasons[decision.rule.name] = judgement
             if not judgement.complete:

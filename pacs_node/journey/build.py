@@ -45,6 +45,7 @@ class Task:
     attempts: int
     rung: int  # of the ladder in `executors.retry`
     rules: tuple[str, ...]
+    heartbeat: bool = False  # a phantom of the node's own, for test destinations only
 
 
 @dataclass
@@ -91,6 +92,9 @@ def variants(house: House, task: Task, possible: frozenset[str] | None, *, shado
         destination = house.settings.destinations.get(name)
         if destination is None or not destination.accepts_research:
             house.log.warning("destination left out", destination=name, why="not configured" if destination is None else "accepts_research is not true")
+            continue
+        if task.heartbeat and not destination.test:
+            house.log.error("destination left out", destination=name, why="a heartbeat goes only to folders and to destinations marked as test")
             continue
         wanted = target.get("kinds")
         kinds = tuple(sorted({str(kind) for kind in wanted})) if isinstance(wanted, list | tuple) else tuple(sorted(results.DEFAULT_KINDS[destination.kind]))

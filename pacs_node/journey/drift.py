@@ -23,6 +23,7 @@ from pacs_node.analysis.origin import words
 from pacs_node.autoencoder import calibration
 from pacs_node.autoencoder.calibration import Drift
 from pacs_node.database.alerts import open_alerts
+from pacs_node.database.heartbeats import of_patients
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, StudyRow
 from pacs_node.journey import House
@@ -123,7 +124,7 @@ def _recent(session: Session, name: str, digest: str) -> Iterator[tuple[datetime
     """Give the newest findings that this calibration has judged, one a patient, newest first."""
     newest = session.scalar(select(func.max(JobRow.id))) or 0
     columns = (JobRow.finished_at, JobRow.finding, StudyRow.id, StudyRow.issuer, StudyRow.patient_id, StudyRow.patient_name)
-    query = select(*columns).join(StudyRow).where(JobRow.id > newest - _JOBS, JobRow.pipeline == name, JobRow.state == JobState.DONE)
+    query = select(*columns).join(StudyRow).where(JobRow.id > newest - _JOBS, JobRow.pipeline == name, JobRow.state == JobState.DONE, of_patients())
     seen: set[object] = set()
     for moment, finding, study, issuer, patient_id, patient_name in session.execute(query.order_by(JobRow.id.desc())):
         patient = (issuer, patient_id or patient_name) if patient_id or patient_name else study

@@ -25,6 +25,7 @@ from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
 from pacs_node.database import deliveries, embeddings, events, jobs, studies
 from pacs_node.database.alerts import clear_alert
+from pacs_node.database.heartbeats import is_heartbeat
 from pacs_node.database.states import JobState
 from pacs_node.database.tables import JobRow, ObjectRow, StudyRow
 from pacs_node.dicom.header import DAMAGED
@@ -145,6 +146,7 @@ def _take_out(house: House, session: Session, job: JobRow) -> Task:
         attempts=job.attempts,
         rung=job.rung,
         rules=tuple(job.rules),
+        heartbeat=is_heartbeat(study),
     )
 
 
@@ -214,7 +216,7 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
         job.finding = {**(summary(built.finding) if built.finding else {}), **({"representation": built.chosen} if built.chosen else {})}
         for part in built.parts:
             _post(house, session, job, part, moment)
-        if embedding is not None:
+        if embedding is not None and not task.heartbeat:
             embeddings.keep(session, job, embedding, moment)
         else:
             embeddings.forget(session, job.study_id, job.series_uids, pipeline=job.pipeline)
@@ -226,8 +228,8 @@ def _commit(house: House, worker: Worker, task: Task, built: Built) -> None:
 
 
 def _tell_result(session: Session, task: Task, job: JobRow, built: Built, moment: datetime) -> None:
-    """Make an event of a study's result; of a job under trial nobody is told."""
-    if job.shadow or not job.pipeline:
+    """Make an event of a study's result; of a job under trial and of a heartbeat nobody is told."""
+    if job.shadow or task.heartbeat or not job.pipeline:
         return
     said = {name: job.finding.get(name) for name in ("bundle", "score", "verdict", "percentile")}
     places = sorted({name for part in built.parts for name in part.destinations})

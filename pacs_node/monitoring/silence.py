@@ -22,7 +22,7 @@ def worked(since: datetime, now: datetime, silence: Silence, zone: ZoneInfo | No
     day, last, total = since.astimezone(zone).date(), now.astimezone(zone).date(), timedelta()
     while day <= last:
         if DAYS[day.weekday()] in silence.days:
-            begin, end = (_moment(datetime.combine(day, at), zone) for at in silence.hours)
+            begin, end = (_moment(datetime.combine(day, at), zone) for at in silence.span)
             total += max(min(now, end) - max(since, begin), timedelta())
         day += timedelta(days=1)
     return total

@@ -10,7 +10,7 @@ Everything but the reading of the file is a function of its arguments.
 """
 
 from pacs_node.routing.comparison import changes
-from pacs_node.routing.decisions import Decision, JobRequest, SeriesTrial, Target, forwards, jobs, route
+from pacs_node.routing.decisions import Decision, JobRequest, SeriesTrial, Target, divert, forwards, jobs, route
 from pacs_node.routing.explanation import as_json, render
 from pacs_node.routing.rules import RoutingRule, Rules, load
 from pacs_node.routing.series import SeriesView, view, views
@@ -25,6 +25,7 @@ __all__ = [
     "Target",
     "as_json",
     "changes",
+    "divert",
     "forwards",
     "jobs",
     "load",

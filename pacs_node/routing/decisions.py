@@ -154,6 +154,22 @@ def _targets(rule: RoutingRule, rules: Rules, selected: Iterable[SeriesView]) ->
     return tuple(Target(name, rule.results, rule.notice, tried) for name in names), tuple(unknown)
 
 
+def divert(decisions: Iterable[Decision], destination: str | None) -> tuple[Decision, ...]:
+    """Return what the rules decide for a heartbeat: their pipelines run, everything goes to ``destination``, nothing is told or forwarded.
+
+    Rules without pipeline and those that are only tried do not fire for it, nor does any where there is no ``destination``.
+    """
+    return tuple(_diverted(decision, destination) for decision in decisions)
+
+
+def _diverted(decision: Decision, destination: str | None) -> Decision:
+    rule = decision.rule
+    if destination is None or rule.shadow or rule.pipeline is None:
+        why = "a heartbeat, for which only rules with a pipeline fire, and only where `heartbeat` is configured"
+        return replace(decision, fired=False, targets=(), forward=(), why=why) if decision.fired else decision
+    return replace(decision, targets=(Target(destination, rule.results, notice=False),), forward=()) if decision.fired else decision
+
+
 # --- work --------------------------------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,7 @@ def examine(config: Path | None, read: Callable[[Path | None], Settings], *, ech
         _destinations,
         _page,
         check_events.examine,
+        check_events.heartbeat,
     ]
     if echo:
         checks += [_echo, _collector, check_events.ask]
@@ -93,6 +94,8 @@ def _rules(settings: Settings) -> Iterator[Line]:
             yield "warning", f"rule {rule.name!r}: {', '.join(later)} cannot be made by this version and will be left out"
         for name in rule.send_to:
             destination = settings.destinations.get(name)
+            if isinstance(destination, DicomDestination | StowDestination) and destination.test:
+                yield "warning", f"rule {rule.name!r} sends studies of patients to {name}, which is marked `test: true`"
             if destination is not None and not destination.accepts_research:
                 remedy = f"set destinations.{name}.accepts_research to true where research results are wanted"
                 yield "warning", f"rule {rule.name!r} sends to {name}, which gets nothing: {remedy}"

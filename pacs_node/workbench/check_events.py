@@ -10,6 +10,7 @@ from pacs_node.config import Settings, Webhook
 from pacs_node.delivery import mail, webhook
 from pacs_node.errors import ConfigError, DeliveryError
 from pacs_node.monitoring.events import trial
+from pacs_node.retention.policy import in_words
 
 Line = tuple[str, str]  # ok | warning | fault, text
 
@@ -24,6 +25,12 @@ def examine(settings: Settings) -> Iterator[Line]:
             yield "fault", f"{error.key}: {error.problem}"
         else:
             yield "ok", f"events: {one.title} is told of {', '.join(one.kinds)}"
+
+
+def heartbeat(settings: Settings) -> Iterator[Line]:
+    """Say where heartbeats go; that they go nowhere else is refused when the configuration is read."""
+    if settings.heartbeat is not None:
+        yield "ok", f"heartbeat: a phantom every {in_words(settings.heartbeat.every)}, whose results go to {settings.heartbeat.destination} only"
 
 
 def ask(settings: Settings) -> Iterator[Line]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_node.config import Rule, Settings, Size, shipped
+from pacs_node.config import Rule, Section, Settings, Size, shipped
 from pacs_node.retention.policy import in_words
 
 _HEAD = """# Configuration reference
@@ -175,7 +175,8 @@ def _limits(metadata: list[Any] | tuple[Any, ...]) -> str:
 def _beside(model: type[BaseModel]) -> dict[str, str]:
     """Return the comments that stand beside the fields of a model in its source, by name."""
     found = {}
-    for line in inspect.getsource(model).splitlines():
+    lines = (line for each in reversed(model.__mro__) if issubclass(each, Section) for line in inspect.getsource(each).splitlines())
+    for line in lines:
         if match := re.match(r"    (\w+): .*?  # (.+)$", line):
             found[match[1]] = match[2]
     return found

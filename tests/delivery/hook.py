@@ -76,6 +76,10 @@ class Hook:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
+    def close(self) -> None:
+        """Stop, as `contextlib.closing` wants it."""
+        self.stop()
+
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()

@@ -41,3 +41,9 @@ def test_a_receiver_is_asked_with_a_signed_test(tmp_path: Path, hook: Hook) -> N
     hook.stop()
     ((mark, text),) = check_events.ask(settings(tmp_path, hook.port))
     assert (mark, "cannot be reached" in text) == ("fault", True)
+
+
+def test_where_heartbeats_go_is_said(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"heartbeat": {"destination": "research"}})
+    assert list(check_events.heartbeat(settings)) == [("ok", "heartbeat: a phantom every 1h, whose results go to research only")]
+    assert list(check_events.heartbeat(Settings())) == []
