@@ -60,7 +60,7 @@ class AssociationEnd:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The marker that a receiver writes when it has refused a peer for who it is, or could not agree with it on TLS; counted."""
+    """The marker that a receiver writes when it has refused a peer for who it is, or could not agree with it on TLS, or the page a login; counted."""
 
     path: Path
     name: str  # unique and time-ordered, like an arrival's
@@ -68,6 +68,7 @@ class Refusal:
     reason: str
     count: int
     refused_at: datetime  # the last time
+    kind: str = "sender"  # or "login": the sender's calling AE title is the user then
 
 
 @dataclass(frozen=True, slots=True)

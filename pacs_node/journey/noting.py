@@ -51,7 +51,12 @@ def note_end(session: Session, end: AssociationEnd, now: datetime) -> None:
 
 def note_refusal(session: Session, refusal: Refusal, now: datetime) -> None:
     """Note that a peer was refused, and how often. A marker that is met twice, after a crash, makes two rows that name it."""
-    facts = {**_who(refusal.sender), "reason": refusal.reason, "count": refusal.count, "last": refusal.refused_at.isoformat(), "marker": refusal.name}
+    counted = {"reason": refusal.reason, "count": refusal.count, "last": refusal.refused_at.isoformat(), "marker": refusal.name}
+    if refusal.kind == "login":
+        user = refusal.sender.calling_ae or "several"
+        audit(session, user, "login failed", f"user {user}", {"address": refusal.sender.address, **counted}, now)
+        return
+    facts = {**_who(refusal.sender), **counted}
     subject = f"peer {refusal.sender.calling_ae or refusal.sender.address or 'several'}"
     audit(session, "reception", "sender refused", subject, facts, now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 from ipaddress import IPv6Address, ip_address
@@ -37,10 +37,10 @@ DOORS: Mapping[str, Door] = {"/live": Door.OPEN, "/ready": Door.OPEN, "/metrics"
 
 
 class Access:
-    """Lets those in who may; for others, the answer says what is missing, and nothing of the node."""
+    """Lets those in who may; for others, the answer says what is missing, and nothing of the node. ``failed`` hears who said to be a user and was not."""
 
-    def __init__(self, app: ASGIApp, *, monitoring: Monitoring) -> None:
-        self.app, self.monitoring = app, monitoring
+    def __init__(self, app: ASGIApp, *, monitoring: Monitoring, failed: Callable[[str, str], object] | None = None) -> None:
+        self.app, self.monitoring, self.failed = app, monitoring, failed
         auth = monitoring.auth
         self.users = Users(auth.users_file) if auth is not None and auth.users_file is not None else None
         self._one_at_a_time: CapacityLimiter | None = None
@@ -67,6 +67,8 @@ class Access:
         user = _basic(headers)
         if user is not None and await self._known(*user):
             return None
+        if user is not None and self.failed is not None:
+            await anyio.to_thread.run_sync(self.failed, user[0], (scope.get("client") or ("", 0))[0])
         return _refused(scope, 401, "This page asks for a user and a password.", 'Basic realm="pacs-node", charset="UTF-8"')
 
     async def _known(self, name: str, password: str) -> bool:

@@ -23,6 +23,7 @@ from pacs_node.errors import DatabaseUnavailable
 from pacs_node.monitoring import exposition, health, web
 from pacs_node.monitoring.access import Access
 from pacs_node.monitoring.credentials import context
+from pacs_node.monitoring.logins import Logins
 from pacs_node.monitoring.shield import Shield
 from pacs_node.monitoring.sources import Sources
 
@@ -30,12 +31,13 @@ _CONNECTIONS = 128  # at once; more are answered 503
 _GRACE_SECONDS = 3  # that requests get when the process is to stop
 
 
-def application(sources: Sources) -> Starlette:
+def application(sources: Sources, logins: Logins | None = None) -> Starlette:
     """Compose health, metrics and pages."""
     monitoring = sources.settings.monitoring
+    access = Middleware(Access, monitoring=monitoring, failed=logins.failed if logins else None)
     return Starlette(
         routes=[*health.routes(sources), *exposition.routes(sources), *web.pages(sources)],
-        middleware=[Middleware(Shield, only_local=monitoring.auth is None), Middleware(Access, monitoring=monitoring)],
+        middleware=[Middleware(Shield, only_local=monitoring.auth is None), access],
         exception_handlers={DatabaseUnavailable: _database_away, Exception: _fault},
     )
 
@@ -51,8 +53,9 @@ def _fault(request: Request, error: Exception) -> Response:
 
 def serve(sources: Sources, listening: socket.socket, stop: threading.Event) -> None:
     """Serve on a listening socket until ``stop`` is set; returns early where the server fails."""
+    logins = Logins(sources.data)
     config = uvicorn.Config(
-        application(sources),
+        application(sources, logins),
         log_config=None,
         access_log=False,
         proxy_headers=False,  # whose word about the peer is believed is `access`'s to say
@@ -77,3 +80,4 @@ def serve(sources: Sources, listening: socket.socket, stop: threading.Event) -> 
     stop.wait()
     server.should_exit = True
     thread.join()
+    logins.tell()

@@ -103,11 +103,11 @@ class Spool:
         self._write_json(path, content_of(sender, service, request))
         return path
 
-    def refusal(self, calling_ae: str, called_ae: str, host: str, reason: str, count: int) -> Path:
-        """Write down that a peer was refused ``count`` times."""
-        sender = Sender(calling_ae, called_ae, host, _REFUSED)
+    def refusal(self, calling_ae: str, called_ae: str, host: str, reason: str, count: int, kind: str = "sender") -> Path:
+        """Write down that a peer, or with ``kind`` ``login`` a user, was refused ``count`` times."""
+        sender = Sender(calling_ae, called_ae, host, f"{_REFUSED}{os.getpid()}")
         path = self._path(sender, ".refused")
-        self._write_json(path, {"sender": asdict(sender), "reason": reason, "count": count})
+        self._write_json(path, {"sender": asdict(sender), "reason": reason, "count": count, "kind": kind})
         return path
 
     def set_aside(self, incoming: Incoming, parts: Iterable[Bytes], reason: str) -> Path:
@@ -267,6 +267,7 @@ def _read_marker(path: Path) -> AssociationEnd:
 def _read_refusal(path: Path) -> Refusal:
     try:
         marker = json.loads(path.read_bytes())
-        return Refusal(path, path.stem, Sender(**marker["sender"]), str(marker["reason"]), int(marker["count"]), _time_of(path.stem))
+        facts = (Sender(**marker["sender"]), str(marker["reason"]), int(marker["count"]), _time_of(path.stem), str(marker.get("kind", "sender")))
+        return Refusal(path, path.stem, *facts)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableObject(path.name, f"the marker of a refused peer is damaged ({error})") from error

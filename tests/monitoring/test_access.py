@@ -169,3 +169,14 @@ def _command(folder: Path, *options: str) -> str:
     from pacs_node.cli import app
 
     return CliRunner().invoke(app, ["user", "anna", "--file", str(folder / "users"), *options], input=PASSWORD + "\n").stdout.strip()
+
+
+def test_who_says_to_be_a_user_and_is_not_is_counted_and_who_says_nothing_is_not(users_file: Path) -> None:
+    told: list[tuple[str, str]] = []
+    monitoring = Monitoring.model_validate({"auth": {"users_file": users_file}})
+    failed = Middleware(Access, monitoring=monitoring, failed=lambda user, host: told.append((user, host)))
+    who = Reader(Starlette(routes=[Route("/", lambda _request: PlainTextResponse("secret"))], middleware=[failed]))
+    assert [who.get("/").status_code, who.get("/", auth=("anna", PASSWORD)).status_code] == [401, 200]
+    assert told == []
+    assert who.get("/", auth=("eve", "guess")).status_code == 401
+    assert [user for user, _ in told] == ["eve"]

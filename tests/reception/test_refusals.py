@@ -151,3 +151,23 @@ def test_refused_peers_stand_in_the_audit_trail(tmp_path: Path) -> None:
     assert event_of(entry.action, entry.subject).family is Family.ALERT
     assert list(town.house.spool.new.glob("*/*.refused")) == []
     town.house.store.close()
+
+
+def test_failed_logins_to_the_page_stand_in_the_audit_trail(tmp_path: Path) -> None:
+    from pacs_node.database import audit
+    from pacs_node.monitoring.audit_messages import Source, message
+    from pacs_node.monitoring.logins import Logins
+    from tests.monitoring.audit_structure import faults
+
+    town = Town(tmp_path)
+    logins = Logins(town.house.data)
+    for _ in range(5):
+        logins.failed("eve", "10.0.0.9")
+    logins.tell()
+    town.gather()
+    with town.house.store.read() as session:
+        entries = list(audit.every(session))
+    assert [(entry.actor, entry.action, entry.detail["address"]) for entry in entries] == [("eve", "login failed", "10.0.0.9")] * 2
+    assert sum(entry.detail["count"] for entry in entries) == 5
+    assert [faults(message(entry, Source("n", "A", "h"))) for entry in entries] == [[], []]
+    town.house.store.close()
