@@ -434,6 +434,12 @@ def test_when_something_is_deleted_follows_the_configuration() -> None:
     assert "70 % of the disk" in document.text
 
 
+def test_a_heartbeat_is_stated_with_the_only_place_where_its_results_go() -> None:
+    given = {"heartbeat": {"destination": "probe", "every": "2h"}, "destinations": {"probe": {"kind": "folder", "path": "./probe"}}}
+    assert "every 2h a phantom (CT" in Document(given).text and "destination probe only" in Document(given).text
+    assert "sends no phantoms" in Document({}).text
+
+
 def test_services_that_are_off_are_neither_stated_nor_proposed() -> None:
     document = Document(LITTLE)
     overview = {(row["Service"], row["SOP Class"]): (row["SCU"], row["SCP"]) for row in document.table("1.2 ", "Service")}

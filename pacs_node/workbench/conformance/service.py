@@ -69,6 +69,7 @@ def _storage(page: Page, settings: Settings) -> None:
         f"{in_words(policy.give_up_after)} of waiting the object is parked, "
         "with an alert. A permanent refusal is not repeated: the `fallback` kind goes in its place where there is one, as a new instance.",
         "Where `reject_superseded` is set, a rejection note (Key Object Selection, 113001) for the results of earlier runs follows those of a re-run.",
+        _heartbeat(settings),
         "Objects that this node made are recognised by Device UID (0018,1002) in Contributing Equipment Sequence (0018,A001) and never routed or forwarded "
         "again.",
     ))  # fmt: skip
@@ -89,6 +90,17 @@ def _storage(page: Page, settings: Settings) -> None:
         "availability notification, "
         "or at `assembly.deadline`; then it is called partial.",
     ))  # fmt: skip
+
+
+def _heartbeat(settings: Settings) -> str:
+    wanted = settings.heartbeat
+    if wanted is None:
+        return "No heartbeat is configured: this node sends no phantoms."
+    return (
+        f"Heartbeat: every {in_words(wanted.every)} a phantom ({wanted.modality}, Synthetic Data (0008,001C) YES, a reserved Patient ID) is sent to RECEIVER, "
+        "proposed as results are; "
+        f"its results go to the destination {wanted.destination} only, a folder or one marked `test: true`."
+    )
 
 
 def _commitment(page: Page, settings: Settings) -> None:
