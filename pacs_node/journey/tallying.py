@@ -25,7 +25,7 @@ def count_results(house: House, task: Task, built: Built) -> None:
     """Count a run whose results were committed, with its score."""
     count_end(house, task, "done" if built.finding is not None else "not_analysed")
     house.counts.observe("pacs_node_study_results_seconds", value=max(0.0, (house.clock() - task.run.created_at).total_seconds()))
-    if built.finding is not None:
+    if built.finding is not None and not task.heartbeat:  # no score of a patient
         _count_score(house, built.finding)
 
 

@@ -11,9 +11,10 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from pacs_node.database import heartbeats
 from pacs_node.database.deliveries import UNFINISHED
-from pacs_node.database.states import DeliveryState, JobState, StudyState
-from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, JobRow, StudyRow
+from pacs_node.database.states import DeliveryState, JobState, NotificationState, StudyState
+from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, JobRow, NotificationRow, StudyRow
 from pacs_node.errors import DatabaseUnavailable
 from pacs_node.monitoring.sources import Sources
 from pacs_node.reception.pressure import pressure_of
@@ -107,9 +108,24 @@ def _people(look: Looking) -> Iterator[Row]:
         yield "pacs_node_aside", (kind,), count
 
 
+def _told(look: Looking) -> Iterator[Row]:
+    waits = NotificationRow.state == NotificationState.WAITING
+    counts = {row[0]: row[1] for row in look.session.execute(select(NotificationRow.receiver, func.count()).where(waits).group_by(NotificationRow.receiver))}
+    for receiver in look.sources.settings.events.receivers:
+        yield "pacs_node_events_waiting", (receiver.title,), counts.get(receiver.title, 0)
+
+
+def _heartbeat(look: Looking) -> Iterator[Row]:
+    back = heartbeats.latest_back(look.session)
+    lasted = heartbeats.latency(back) if back is not None else None
+    if back is not None and lasted is not None:
+        yield "pacs_node_heartbeat_seconds", (), lasted.total_seconds()
+        yield "pacs_node_heartbeat_age_seconds", (), look.since(back.begun_at)
+
+
 def _by(session: Session, column: object) -> dict[object, int]:
     return {row[0]: row[1] for row in session.execute(select(column, func.count()).group_by(column))}  # type: ignore[call-overload]
 
 
-QUERIES: Sequence[Callable[[Looking], Iterator[Row]]] = (_studies, _jobs, _deliveries, _destinations, _people)
+QUERIES: Sequence[Callable[[Looking], Iterator[Row]]] = (_studies, _jobs, _deliveries, _destinations, _people, _told, _heartbeat)
 """What the database is asked; each gives rows of one or more metrics."""

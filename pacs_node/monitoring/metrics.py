@@ -115,6 +115,9 @@ TABLE: tuple[Metric, ...] = (
     Metric("pacs_node_destination_down_seconds", _G, From.DATABASE, "How long a destination is down; 0: it is up.", ("destination",)),
     # the house
     Metric("pacs_node_alerts_open", _G, From.DATABASE, "Alerts that nobody has cleared, by kind.", ("kind",)),
+    Metric("pacs_node_events_waiting", _G, From.DATABASE, "Events that a receiver (webhook or e-mail) has not been told of yet.", ("receiver",)),
+    Metric("pacs_node_heartbeat_seconds", _G, From.DATABASE, "How long the newest heartbeat that came back was under way, from sending to delivery."),
+    Metric("pacs_node_heartbeat_age_seconds", _G, From.DATABASE, "How long ago the newest heartbeat left that came back."),
     Metric("pacs_node_aside", _G, From.DATABASE, "Received objects that are kept aside: quarantined, in conflict, superseded.", ("kind",)),
     Metric("pacs_node_database_up", _G, From.DATABASE, "1: the database answers."),
     Metric("pacs_node_disk_free_bytes", _G, From.DISK, "Room on the data folder's disk, for an ordinary user."),
