@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname -- "$0")/.."
 . deploy/setup.sh
 set_up test
-install_packages dcmtk dicom3tools openssl orthanc orthanc-dicomweb postgresql prometheus systemd || say "tests that need them are skipped, and say so"
+install_packages dcmtk dicom3tools openssl orthanc orthanc-dicomweb postgresql prometheus systemd chromium chromium-driver || say "tests that need them are skipped, and say so"
 bin=.venv/bin
 say "ruff"; $bin/ruff check .
 say "mypy"; $bin/mypy

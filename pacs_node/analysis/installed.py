@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pacs_node.config import Settings, shipped
+
 MODEL = "model.yaml"  # makes a folder a bundle
 CALIBRATION = "calibration.json"
+
+
+def models_folder(settings: Settings) -> Path:
+    """Return the folder of model bundles: the configured one, else those that come with the package."""
+    return settings.node.models or shipped("models")
 
 
 def available(folder: Path) -> dict[str, Path]:

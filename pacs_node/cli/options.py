@@ -61,7 +61,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 def print_why(summary: Mapping[str, Any], of: str = "") -> None:
     """Print what the parts add to a score, where the summary of a finding says it."""
-    from pacs_node.workbench import why
+    from pacs_node.monitoring import why
 
     if rows := why.part_rows(summary):
         print_table(f"Why this score{of}", why.PART_COLUMNS, rows, "")

@@ -53,6 +53,7 @@ class Monitoring(Section):
     auth: PageAuth | None = None
     tls: PageTLS | None = None
     metrics_token_file: Path | None = None  # whose only line `/metrics` asks for (RFC 6750); None: as the page
+    patients: bool = False  # whether the page names patients: name, ID and birth date of a study
     hangs_after: Duration = timedelta(seconds=30)  # after which a process without a sign of life counts as hanging
 
     @field_validator("address")

@@ -105,6 +105,12 @@ class StudyRow(Base):
     removed_at: Mapped[datetime | None]  # since when no file of it is here: the rows are its tombstone
     removed_reason: Mapped[str] = mapped_column(Text, default="")  # why files were removed the last time
     series: Mapped[list[SeriesRow]] = relationship(back_populates="study", cascade="all, delete-orphan", order_by="SeriesRow.id")
+
+    @property
+    def waits_for(self) -> str:
+        """What it waits for, for people; ``""`` where it waits for nothing."""
+        return self.held_reason or self.waiting_for or ("quiet time" if self.look_again_at else "")
+
     __table_args__ = (
         Index("ix_studies_due", "state", "look_again_at"),
         Index("ix_studies_newest", "last_arrival"),

@@ -53,6 +53,7 @@ from typing import TypeVar
 
 import structlog
 
+from pacs_node.analysis.installed import models_folder as models_folder  # here for those above
 from pacs_node.config import Settings, shipped
 from pacs_node.database.alerts import clear_alert, clear_kind, raise_alert
 from pacs_node.database.engine import Store
@@ -173,8 +174,3 @@ def rules_file(settings: Settings) -> Path:
         return settings.node.rules
     local = Path("config/rules.yaml")
     return local if local.is_file() else shipped("config") / "rules.yaml"
-
-
-def models_folder(settings: Settings) -> Path:
-    """Return the folder of model bundles: the configured one, else those that come with the package."""
-    return settings.node.models or shipped("models")

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from pacs_node import crash
 from pacs_node.analysis import pipeline
 from pacs_node.analysis.bundle import Bundle, load
+from pacs_node.analysis.origin import is_known, words
 from pacs_node.database import deliveries, embeddings, events, jobs, studies
 from pacs_node.database.alerts import clear_alert
 from pacs_node.database.heartbeats import is_heartbeat
@@ -286,6 +287,7 @@ def summary(finding: Finding) -> dict[str, object]:
         "population": finding.calibration.population.value if finding.calibration else None,
         "scanner": finding.calibration.scanner if finding.calibration else None,
         "calibration": finding.algorithm.calibration_hash if finding.calibration else None,
+        "origin": words(finding.volume.origin) if is_known(finding.volume.origin) else None,
         "parts": {name: round(value, 6) for name, value in finding.parts.items()},
         "contributions": {name: round(value, 6) for name, value in finding.contributions.items()},
         "hottest": [_hottest(one) for one in finding.hottest],

@@ -25,10 +25,10 @@ from pacs_node.analysis.bundle import Bundle
 from pacs_node.autoencoder.reference import nearest, usual_distance
 from pacs_node.dicom.header import text_of
 from pacs_node.journey.run_job import summary
+from pacs_node.monitoring import why
 from pacs_node.records import Finding
 from pacs_node.results import panels, wording
 from pacs_node.results.drawing import colour_key, lettered, window_line
-from pacs_node.workbench import why
 
 REPORT = "report.html"
 NEAREST = 4  # training slices shown beside each slice that stands out

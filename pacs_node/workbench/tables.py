@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session
 
 from pacs_node.analysis.installed import available
 from pacs_node.config import Settings
-from pacs_node.database import alerts, deliveries, jobs, originals, removal
+from pacs_node.database import alerts, deliveries, jobs, originals, overview, removal
 from pacs_node.database.engine import Store, database_url, revision_of
-from pacs_node.database.states import DeliveryState
-from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, StudyRow
+from pacs_node.database.states import STUCK, DeliveryState
+from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, JobRow, ObjectRow
 from pacs_node.errors import InputError
 from pacs_node.journey import models_folder
-from pacs_node.journey.drift import Watched, watched
+from pacs_node.monitoring.drift import Watched, watched
 from pacs_node.reception.pressure import WORDS, measure, pressure_of
-
-_STUCK = (DeliveryState.REFUSED, DeliveryState.PARKED)
 
 
 @contextmanager
@@ -58,11 +54,11 @@ def status_tables(settings: Settings, limit: int = 30) -> dict[str, list[dict[st
         return {
             "alerts": [_alert(row) for row in alerts.open_alerts(session)],
             "studies": study_rows(session, limit),
-            "destinations": _destinations(session, settings),
+            "destinations": [_destination(place) for place in overview.places(session, settings.destinations)],
             "disk": _disk(settings),
             "came_back": _came_back(session),
             "drift": [_drift(one) for one in watched(session, available(models_folder(settings)))],
-            "aside": [_aside(row) for row in session.scalars(select(AsideRow).where(AsideRow.removed_at.is_(None)).order_by(AsideRow.id.desc()).limit(limit))],
+            "aside": [_aside(row) for row in overview.kept_aside(session, limit)],
         }
 
 
@@ -81,7 +77,7 @@ def _drift(one: Watched) -> dict[str, Any]:
 
 def _came_back(session: Session) -> list[dict[str, Any]]:
     """Count our own results that were sent to us: the loop guard keeps them and analyses none."""
-    count, places = session.execute(select(func.count(), func.count(InstanceRow.study_id.distinct())).where(InstanceRow.own)).one()
+    count, places = overview.came_back(session)
     return [{"instances": count, "studies": places}] if count else []
 
 
@@ -96,11 +92,8 @@ def _aside(row: AsideRow) -> dict[str, Any]:
 
 def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
     """Return the newest studies: where each stands and what it waits for."""
-    query = select(StudyRow).options(selectinload(StudyRow.series)).order_by(StudyRow.last_arrival.desc()).limit(limit)
-    studies = session.scalars(query).all()
-    numbers = [study.id for study in studies]
-    per_study = select(InstanceRow.study_id, func.count()).where(InstanceRow.study_id.in_(numbers), ~InstanceRow.own).group_by(InstanceRow.study_id)
-    counts = {row[0]: row[1] for row in session.execute(per_study)}
+    studies = overview.newest_studies(session, limit)
+    counts = overview.instance_counts(session, [study.id for study in studies])
     return [
         {
             "id": study.id,
@@ -110,7 +103,7 @@ def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
             "instances": counts.get(study.id, 0),
             "accession": study.accession,
             "last_arrival": _time(study.last_arrival),
-            "waiting_for": study.held_reason or study.waiting_for or ("quiet time" if study.look_again_at else ""),
+            "waiting_for": study.waits_for,
             "outcome": study.outcome,
             "removed": _time(study.removed_at),
             "removed_reason": study.removed_reason,
@@ -119,30 +112,16 @@ def study_rows(session: Session, limit: int) -> list[dict[str, Any]]:
     ]
 
 
-def _destinations(session: Session, settings: Settings) -> list[dict[str, Any]]:
-    known = {row.name: row for row in session.scalars(select(DestinationRow))}
-    counts: dict[str, Counter[DeliveryState]] = {}
-    columns = (DeliveryRow.destination, DeliveryRow.state)
-    for name, state, count in session.execute(select(*columns, func.count()).group_by(*columns)):  # of the index alone, however long the history
-        counts.setdefault(name, Counter())[state] = count
-    instead = (DeliveryRow.destination.in_(list(counts)), DeliveryRow.state == DeliveryState.REFUSED, DeliveryRow.fallback != "")
-    for name, count in session.execute(select(DeliveryRow.destination, func.count()).where(*instead).group_by(DeliveryRow.destination)):
-        counts[name][DeliveryState.REFUSED] -= count
-        counts[name][DeliveryState.WAITING] += count  # what stands in for it is still to be made
-    return [_destination(name, known.get(name), counts.get(name, Counter())) for name in dict.fromkeys([*settings.destinations, *counts])]
-
-
-def _destination(name: str, row: DestinationRow | None, counts: Counter[DeliveryState]) -> dict[str, Any]:
-    down = row is not None and row.down_since is not None
+def _destination(place: overview.Place) -> dict[str, Any]:
     return {
-        "name": name,
-        "state": f"failing since {_time(row.down_since)}" if row is not None and down else "up" if row is not None and row.last_success_at else "not tried yet",
-        "waiting": sum(counts[state] for state in deliveries.UNFINISHED),
-        "uncommitted": counts[DeliveryState.UNCOMMITTED],
-        "delivered": counts[DeliveryState.DELIVERED],
-        "replaced": counts[DeliveryState.REPLACED],
-        "stuck": sum(counts[state] for state in _STUCK),
-        "problem": row.message if row is not None else "",
+        "name": place.name,
+        "state": f"failing since {_time(place.down_since)}" if place.down_since is not None else "up" if place.last_success_at else "not tried yet",
+        "waiting": place.waiting,
+        "uncommitted": place.counts[DeliveryState.UNCOMMITTED],
+        "delivered": place.counts[DeliveryState.DELIVERED],
+        "replaced": place.counts[DeliveryState.REPLACED],
+        "stuck": place.stuck,
+        "problem": place.message,
     }
 
 
@@ -211,17 +190,7 @@ def _files(session: Session, job: JobRow) -> str:
 
 def _unposted(obj: ObjectRow, replaced: set[str]) -> dict[str, Any]:
     message = "; ".join(obj.faults) or (f"a rule under trial would send it to {', '.join(obj.withheld)}" if obj.withheld else "")
-    return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": _why_not_posted(obj, replaced), "message": message}
-
-
-def _why_not_posted(obj: ObjectRow, replaced: set[str]) -> str:
-    if obj.removed_at is not None:
-        return "removed"
-    if obj.faults:
-        return "kept back by the gate"
-    if obj.sop_uid in replaced:
-        return "replaced"
-    return "shadow: not sent" if obj.withheld else "not sent"
+    return {"kind": obj.kind, "sop_uid": obj.sop_uid, "path": obj.path, "state": overview.why_not_posted(obj, replaced), "message": message}
 
 
 def _object_row(row: DeliveryRow) -> dict[str, Any]:
@@ -248,7 +217,7 @@ def delivery_rows(settings: Settings, limit: int) -> list[dict[str, Any]]:
     """Return the newest rows of the outbox. A study's forwarded originals are one row for each state; stuck ones are shown each."""
     with open_store(settings) as store, store.read() as session:
         rows = [_object_row(row) for row in deliveries.list_deliveries(session, limit, bundled=True)]
-        rows += [_originals(summary) for summary in originals.summaries(session, limit) if summary.state not in _STUCK]
+        rows += [_originals(summary) for summary in originals.summaries(session, limit) if summary.state not in STUCK]
     return sorted(rows, key=lambda row: row["id"], reverse=True)[:limit]
 
 

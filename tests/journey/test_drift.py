@@ -16,8 +16,9 @@ from pacs_node.autoencoder.calibration import threshold
 from pacs_node.clock import duties
 from pacs_node.database.states import JobState, StudyState
 from pacs_node.database.tables import AlertRow, JobRow, StudyRow
-from pacs_node.journey.drift import watch_drift, watched
+from pacs_node.journey.drift import watch_drift
 from pacs_node.journey.run_job import summary
+from pacs_node.monitoring.drift import watched
 from pacs_node.records import Calibration, Population
 from pacs_node.workbench import tables
 from tests.journey.support import Town, ct_study, finding

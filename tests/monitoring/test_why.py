@@ -10,7 +10,7 @@ from pacs_node.analysis import bundle as bundles
 from pacs_node.analysis.pipeline import analyse_volume
 from pacs_node.cli.options import print_why
 from pacs_node.journey.run_job import summary
-from pacs_node.workbench import why
+from pacs_node.monitoring import why
 from tests.analysis.conftest import make_bundle, volume
 
 
