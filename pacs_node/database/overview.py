@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import func, or_, select, tuple_
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from pacs_node.database import deliveries
 from pacs_node.database.states import STUCK, DeliveryState, JobState, StudyState
-from pacs_node.database.tables import AsideRow, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, SeriesRow, StudyRow
+from pacs_node.database.tables import AsideRow, Base, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, SeriesRow, StudyRow
 
 _NEWEST_INSTANCES = 10_000  # that the intake rate is taken from
+_FEW = 5_000  # rows that are sorted without a pause that anybody notices
 _HOUR = timedelta(hours=1)
+
+Row = TypeVar("Row", bound=Base)
 
 
 # --- studies ---------------------------------------------------------------------------------------------------------------
@@ -116,24 +119,26 @@ def jobs_by_state(session: Session) -> dict[JobState, int]:
 
 def newest_jobs(session: Session, limit: int, *, state: JobState | None = None, before: int | None = None) -> Sequence[JobRow]:
     """Return jobs with their studies, newest first; of one state, those numbered below ``before``."""
-    query = select(JobRow).options(selectinload(JobRow.study))
-    if state is not None:
-        query = query.where(JobRow.state == state)
-    if before is not None:
-        query = query.where(JobRow.id < before)
-    return session.scalars(query.order_by(JobRow.id.desc()).limit(limit)).all()
+    where = () if state is None else (JobRow.state == state,)
+    return _newest(session, select(JobRow).options(selectinload(JobRow.study)), JobRow.id, where, before, limit)
+
+
+def _newest(
+    session: Session, query: Select[tuple[Row]], number: InstrumentedAttribute[int], where: Sequence[ColumnElement[bool]], before: int | None, limit: int
+) -> Sequence[Row]:
+    """Return rows by number, newest first: few are found by the index of ``where`` alone, of many the newest are soon met by number."""
+    wanted = where if before is None else (*where, number < before)
+    numbers = session.scalars(select(number).where(*wanted).limit(_FEW)).all() if where else ()
+    wanted = (number.in_(sorted(numbers)[-limit:]),) if where and len(numbers) < _FEW else wanted
+    return session.scalars(query.where(*wanted).order_by(number.desc()).limit(limit)).all()
 
 
 def newest_deliveries(
     session: Session, limit: int, *, destinations: Sequence[str] = (), states: Sequence[DeliveryState] = (), before: int | None = None
 ) -> Sequence[DeliveryRow]:
     """Return rows of the outbox with what they send, newest first; of some states at some destinations (both are named then), numbered below ``before``."""
-    query = select(DeliveryRow).options(*deliveries.whole())
-    if states:
-        query = query.where(DeliveryRow.destination.in_(list(destinations)), DeliveryRow.state.in_(list(states)))
-    if before is not None:
-        query = query.where(DeliveryRow.id < before)
-    return session.scalars(query.order_by(DeliveryRow.id.desc()).limit(limit)).all()
+    where = (DeliveryRow.destination.in_(list(destinations)), DeliveryRow.state.in_(list(states))) if states else ()
+    return _newest(session, select(DeliveryRow).options(*deliveries.whole()), DeliveryRow.id, where, before, limit)
 
 
 def deliveries_by_destination(session: Session) -> dict[str, Counter[DeliveryState]]:

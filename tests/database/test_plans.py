@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
-from pacs_node.database import alerts, audit, deliveries, jobs, studies
+from pacs_node.database import alerts, audit, deliveries, jobs, overview, studies
 from pacs_node.database.engine import Store
-from pacs_node.database.states import DeliveryState
+from pacs_node.database.states import STUCK, DeliveryState, JobState, StudyState
 from pacs_node.workbench import tables
 from tests.conftest import DATABASES
 
@@ -169,6 +169,22 @@ WORK: dict[str, Callable[[Session], object]] = {
     "clear an alert": lambda session: alerts.clear_alert(session, "parked", "job 500", NOW),
     "newest studies": lambda session: tables.study_rows(session, 5),
     "results that came back": tables._came_back,
+    "a further page of studies": lambda session: overview.newest_studies(session, 50, after=overview.Mark(datetime(2026, 1, 2, tzinfo=UTC), 900)),
+    "held studies": lambda session: overview.newest_studies(session, 50, state=StudyState.HELD),
+    "complete studies": lambda session: overview.newest_studies(session, 50, state=StudyState.COMPLETE),
+    "a study by accession or UID": lambda session: overview.find_studies(session, "A7"),
+    "a study by instance": lambda session: overview.find_studies(session, "1.2.3.7"),
+    "a study by result": lambda session: overview.find_studies(session, "1.3.7"),
+    "intake rate": lambda session: overview.intake_rate(session, NOW, timedelta(minutes=10)),
+    "studies of a day": lambda session: overview.arrivals_by_hour(session, NOW, 24),
+    "studies that wait": overview.waiting_studies,
+    "jobs that wait": overview.waiting_jobs,
+    "running jobs": lambda session: overview.newest_jobs(session, 50, state=JobState.RUNNING),
+    "a further page of jobs": lambda session: overview.newest_jobs(session, 50, before=500),
+    "stuck deliveries": lambda session: overview.newest_deliveries(session, 50, destinations=["archive"], states=STUCK),
+    "a further page of deliveries": lambda session: overview.newest_deliveries(session, 50, before=500),
+    "originals of a study": lambda session: overview.originals_of(session, 7),
+    "recent findings": lambda session: overview.recent_findings(session, 500),
 }
 
 
@@ -193,6 +209,13 @@ def test_counting_the_outbox_reads_an_index_and_no_row(filled: Store) -> None:
             pytest.skip("PostgreSQL reads the table of deliveries as a whole to count them all for the status page")
         counted = session.execute(text("EXPLAIN QUERY PLAN SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state"))
         assert "COVERING INDEX" in " ".join(str(row[-1]) for row in counted)
+
+
+@pytest.mark.parametrize("count", [overview.studies_by_state, overview.jobs_by_state])
+def test_counting_studies_and_jobs_reads_an_index_and_no_row(filled: Store, count: Callable[[Session], object]) -> None:
+    if filled.kind == "postgresql":
+        pytest.skip("PostgreSQL may read a whole table to count it")
+    assert all("COVERING INDEX" in plan for plan in plans(filled, count).values())
 
 
 def test_the_test_would_see_a_table_that_is_read_as_a_whole(filled: Store) -> None:

@@ -157,7 +157,7 @@ def test_the_page_of_a_job_tells_its_story(town: Town, browse: Browse) -> None:
     page = read(browse(town), "/jobs/1")
     for said in (
         "Job 1 done", "1.500 uncalibrated", "First instance received", "Complete, job queued", "Analysis started", "Analysed, results built",
-        "Delivered to research", "objects", "residual", "fires head CT", "test:worker-0, attempt 1",
+        "Delivered to research", "3 of 3 objects", "fires head CT", "test:worker-0, attempt 1",
     ):  # fmt: skip
         assert said in page.text, said
     with town.house.store.read() as session:
@@ -172,8 +172,7 @@ def test_the_verdict_of_a_job_that_could_not_be_judged_is_not_analysed(town: Tow
     town.settle()
     page = read(browse(town), "/jobs/1")
     assert "Job 1 not analysed" in page.text and "there are no pixels to judge" in page.text
-    words = page.text.lower()
-    assert not re.search(r"\b(normal|abnormal|healthy)\b", words)
+    assert not re.search(r"\b(normal|abnormal|healthy)\b", page.text.lower().replace("priority normal", ""))
 
 
 def test_a_refused_object_shows_what_the_destination_said(town: Town, browse: Browse, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +243,16 @@ def test_several_studies_of_one_accession_are_listed(town: Town, browse: Browse)
     assert "2 studies for SAME" in page.text and {"/studies/1", "/studies/2"} <= set(page.links)
 
 
-@pytest.mark.parametrize("word", ["nobody", MARKUP, "%", "' OR 1=1 --", "\x00", "9" * 500, "Test^P1", "P1"])
-def test_what_is_not_here_is_said_and_patients_are_not_searched_for(town: Town, browse: Browse, word: str) -> None:
+def test_what_is_not_here_is_said_and_patients_are_not_searched_for(town: Town, browse: Browse) -> None:
     town.send(ct_study(2))
     town.settle()
-    answer = browse(town).get("/search", params={"q": word})
-    assert answer.status_code == 200
-    assert "script" not in Page(answer.text).tags[10:]  # the one in the head is ours
-    assert "Nothing here is called" in Page(answer.text).text or word == "\x00"
+    client = browse(town)
+    for word in ("nobody", MARKUP, "%", "' OR 1=1 --", "\x00A", "9" * 500, "Test^P1", "P1"):
+        answer = client.get("/search", params={"q": word})
+        assert answer.status_code == 200, word
+        page = Page(answer.text)
+        assert page.tags.count("script") == 1  # ours
+        assert "Nothing here is called" in page.text, word
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------------
@@ -274,14 +275,17 @@ def test_lists_go_on_page_by_page_and_leave_nothing_out(town: Town, browse: Brow
         assert len(seen) == len(set(seen)) == count, path
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/studies/99", "/studies/0x1", "/studies/99999999999999999999", "/jobs/-1", "/jobs/x", "/studies?state=odd", "/studies?after=x",
-     "/studies?after=999999999999999999-1", "/jobs?before=99999999999", "/jobs?state=%00", "/deliveries?destination=nowhere", "/deliveries?state=odd",
-     "/jobs/1/objects/1/1.png"],
+STRANGE = (
+    "/studies/99", "/studies/0x1", "/studies/99999999999999999999", "/jobs/-1", "/jobs/x", "/studies?state=odd", "/studies?after=x",
+    "/studies?after=999999999999999999-1", "/jobs?before=99999999999", "/jobs?state=%00", "/deliveries?destination=nowhere", "/deliveries?state=odd",
+    "/jobs/1/objects/1/1.png",
 )  # fmt: skip
-def test_what_no_link_of_ours_holds_is_answered_with_a_page_that_says_so(town: Town, browse: Browse, path: str) -> None:
-    assert "Not here" in read(browse(town), path, 404).text
+
+
+def test_what_no_link_of_ours_holds_is_answered_with_a_page_that_says_so(town: Town, browse: Browse) -> None:
+    client = browse(town)
+    for path in STRANGE:
+        assert "Not here" in read(client, path, 404).text, path
 
 
 # --- what is shown of a patient --------------------------------------------------------------------------------------------
