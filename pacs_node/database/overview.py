@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from pacs_node.database import deliveries
+from pacs_node.database.heartbeats import of_patients
 from pacs_node.database.states import STUCK, DeliveryState, JobState, StudyState
 from pacs_node.database.tables import AsideRow, Base, DeliveryRow, DestinationRow, InstanceRow, JobRow, ObjectRow, SeriesRow, StudyRow
 
@@ -224,7 +225,8 @@ def kept_aside(session: Session, limit: int) -> Sequence[AsideRow]:
 
 
 def recent_findings(session: Session, most: int) -> Sequence[tuple[str, datetime | None, dict[str, Any]]]:
-    """Return (pipeline, end, finding) of the jobs that ended with one, of the newest ``most`` jobs of the node, newest first."""
+    """Return (pipeline, end, finding) of the jobs that ended with one, of the newest ``most`` jobs of the node, newest first; heartbeats left out."""
     newest = session.scalar(select(func.max(JobRow.id))) or 0
-    query = select(JobRow.pipeline, JobRow.finished_at, JobRow.finding).where(JobRow.id > newest - most, JobRow.state == JobState.DONE)
+    query = select(JobRow.pipeline, JobRow.finished_at, JobRow.finding).join(StudyRow)
+    query = query.where(JobRow.id > newest - most, JobRow.state == JobState.DONE, of_patients())
     return [(row[0], row[1], row[2]) for row in session.execute(query.order_by(JobRow.id.desc()))]
