@@ -9,7 +9,17 @@ from tests.conftest import DATABASES
 from tests.journey.support import Town
 
 # the modules whose every town stands on each
-ON_BOTH_DATABASES = {"test_journey", "test_adversity", "test_durability", "test_announced", "test_verified", "test_operators", "test_shadow"}
+ON_BOTH_DATABASES = {
+    "test_journey",
+    "test_adversity",
+    "test_durability",
+    "test_announced",
+    "test_verified",
+    "test_operators",
+    "test_shadow",
+    "test_events",
+    "test_heartbeat",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
