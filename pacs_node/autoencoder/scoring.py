@@ -16,7 +16,7 @@ Input values are in [0, 1], z values and scores are dimensionless. S slices, P p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -182,8 +182,8 @@ def _centred(residual: Tensor, foreground: Tensor) -> Tensor:
     return residual - medians.nan_to_num()[:, None, None]
 
 
-def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_axes: Tensor, *, centred: bool = False) -> Tensor:
-    """Return the raw maps (parts, S, P, P), as many as the network gives: the larger, the less like a normal slice.
+def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_axes: Tensor, *, centred: bool = False, parts: Collection[str] = PARTS) -> Tensor:
+    """Return the raw maps (parts, S, P, P), as many of ``parts`` as the network gives: the larger, the less like a normal slice.
 
     offset: local mean of the standardised residual, absolute; energy: its local root mean square; structure: 1 - SSIM;
     low_band: distance of the blurred slice from the principal subspace of normal ones; error: local root mean square of the residual as
@@ -195,14 +195,23 @@ def evidence(x: Tensor, seen: Seen, foreground: Tensor, low_mean: Tensor, low_ax
     difference = x - seen.mean
     plain = (_centred(difference, foreground) if centred else difference) * weight
     residual = plain * (-0.5 * seen.log_variance).exp()
-    structure = 1 - structural_similarity(x[:, None], seen.mean[:, None])[:, 0]
+    made: dict[str, Callable[[], Tensor | None]] = {
+        "offset": lambda: (_local(residual) / share).abs(),
+        "energy": lambda: (_local(residual.square()) / share).clamp(min=0).sqrt(),
+        "structure": lambda: 1 - structural_similarity(x[:, None], seen.mean[:, None])[:, 0],
+        "low_band": lambda: _outside(x, low_mean, low_axes),
+        "error": lambda: (_local(plain.square()) / share).clamp(min=0).sqrt(),
+        "change": lambda: seen.change,
+    }
+    maps = (made[name]() for name in PARTS if name in parts)
+    return torch.stack([one for one in maps if one is not None]) * weight
+
+
+def _outside(x: Tensor, low_mean: Tensor, low_axes: Tensor) -> Tensor:
+    """Return how far the low band of (S, P, P) lies outside of the principal subspace, by pixel."""
     rows = low_band(x) - low_mean
     rest = (rows - rows @ low_axes.T @ low_axes).reshape(-1, 1, LOW, LOW)
-    low = F.interpolate(rest, size=x.shape[1:], mode="bilinear", align_corners=False)[:, 0].abs()
-    offset = (_local(residual) / share).abs()
-    energy, error = ((_local(values.square()) / share).clamp(min=0).sqrt() for values in (residual, plain))
-    said = [] if seen.change is None else [seen.change]
-    return torch.stack([offset, energy, structure, low, error, *said]) * weight
+    return F.interpolate(rest, size=x.shape[1:], mode="bilinear", align_corners=False)[:, 0].abs()
 
 
 def bins_of(slices: int, bins: int) -> Tensor:
@@ -210,9 +219,13 @@ def bins_of(slices: int, bins: int) -> Tensor:
     return ((torch.arange(slices) + 0.5) / max(slices, 1) * bins).long().clamp(max=bins - 1)
 
 
-def standardise(maps: Tensor, foreground: Tensor, normals: Normals, which: Tensor) -> Tensor:
-    """Return z maps (parts, S, P, P) of raw maps, clipped to ±12; zero outside the foreground. ``which``: each slice's row of `Normals`."""
-    mean, spread = (_spread_out(table[:, which], maps.shape[-1]) for table in (normals.mean, normals.spread))
+def standardise(maps: Tensor, foreground: Tensor, normals: Normals, which: Tensor, parts: Sequence[int] | None = None) -> Tensor:
+    """Return z maps (parts, S, P, P) of raw maps, clipped to ±12; zero outside the foreground.
+
+    ``which``: each slice's row of `Normals`; ``parts``: the rows of `PARTS` that the maps are, None for all.
+    """
+    tables = (table if parts is None else table[list(parts)] for table in (normals.mean, normals.spread))
+    mean, spread = (_spread_out(table[:, which], maps.shape[-1]) for table in tables)
     return ((maps - mean) / spread).clamp(-_CLIP, _CLIP) * foreground
 
 
@@ -310,9 +323,10 @@ class Fusion:
 
 
 def _fused(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion, which: Tensor) -> Tensor:
-    """The fused z map of a few slices."""
-    maps = evidence(x, seen, foreground, normals.low_mean, normals.low_axes, centred=fusion.centred)
-    return fuse(standardise(maps, foreground, normals, which), fusion.pixel)
+    """The fused z map of a few slices, made of the parts that weigh something."""
+    given = [index for index in range(len(normals.mean)) if index < len(fusion.pixel) and fusion.pixel[index]]
+    maps = evidence(x, seen, foreground, normals.low_mean, normals.low_axes, centred=fusion.centred, parts=[PARTS[index] for index in given])
+    return fuse(standardise(maps, foreground, normals, which, given), [fusion.pixel[index] for index in given])
 
 
 def judge(x: Tensor, seen: Seen, foreground: Tensor, normals: Normals, fusion: Fusion, stratum: Stratum, device: str = "cpu") -> Scores:

@@ -139,5 +139,3 @@ def _note(obj: ObjectRow) -> str:
     if obj.faults:
         return "; ".join(obj.faults)
     return f"a rule under trial would send it to {', '.join(obj.withheld)}" if obj.withheld else ""
-
-
