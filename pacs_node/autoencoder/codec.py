@@ -129,7 +129,7 @@ def encode_within(parts: Sequence[NDArray[np.integer]], near: int, pace: Pace) -
     Raises `OutOfTime` where there is not even time for JPEG-LS.
     """
     head, stack = _prepared(parts, near)
-    sure = _verified([made for made in (_sealed(method, head, stack, pace) for method in _QUICK) if made is not None], head, parts, pace)
+    sure = _verified(_made_quickly(head, stack, pace), head, parts, pace)
     try:
         seconds, left = _seconds_of_prediction(head, stack, pace), pace.left
         if seconds > left:
@@ -141,6 +141,21 @@ def encode_within(parts: Sequence[NDArray[np.integer]], near: int, pace: Pace) -
     except OutOfTime:
         return _settled(sure, "prediction was given up when the time was over")
     return _settled(sure, "prediction does not keep the error") if found is None else Coded(*found, f"{_METHODS[_PREDICTION].name}: smaller than JPEG-LS")
+
+
+def _made_quickly(head: _Head, stack: Stack, pace: Pace) -> list[bytes]:
+    """Return the streams of the ways of JPEG-LS for which there is time; raises `OutOfTime` where there is none for the first."""
+    streams: list[bytes] = []
+    for method in _QUICK:
+        try:
+            made = _sealed(method, head, stack, pace)
+        except OutOfTime:
+            if not streams:
+                raise
+            break
+        if made is not None:
+            streams.append(made)
+    return streams
 
 
 def _settled(sure: tuple[bytes, NDArray[np.integer]] | None, why: str) -> Coded:

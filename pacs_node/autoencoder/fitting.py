@@ -7,6 +7,7 @@ see the same slices.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -133,7 +134,8 @@ def fit(
 def _epochs(run: _Run, train: Slices, held_out: Slices, checkpoint: Path | None, progress: Callable[[Step], None]) -> Progress:
     """Train from where the checkpoint stands until the schedule or the held-out slices say enough."""
     schedule = run.schedule
-    key = repr((run.network.architecture, schedule, tuple(train.pixels.shape), tuple(held_out.pixels.shape)))
+    counted = hashlib.sha256(train.foreground.contiguous().numpy().data).hexdigest()  # what is left out of the lessons belongs to them
+    key = repr((run.network.architecture, schedule, tuple(train.pixels.shape), tuple(held_out.pixels.shape), counted))
     done = resume(checkpoint, key, run.parts)
     for epoch in range(len(done.losses), schedule.epochs):
         if epoch - done.best_epoch > schedule.patience and done.best_epoch >= 0:

@@ -155,9 +155,13 @@ def park_unknown(session: Session, known: Iterable[str]) -> list[str]:
 
 
 def cancel_unfinished(session: Session, study_id: int, reason: str) -> int:
-    """Withdraw what a study's jobs have not sent yet; returns how many rows. Its originals are not withdrawn: they are what was received."""
+    """Withdraw what a study's jobs have not sent yet, and what was to follow; returns how many rows.
+
+    Its originals are not withdrawn: they are what was received.
+    """
     jobs = select(JobRow.id).where(JobRow.study_id == study_id)
     query = update(DeliveryRow).where(DeliveryRow.job_id.in_(jobs), DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
+    session.execute(update(DeliveryRow).where(DeliveryRow.job_id.in_(jobs), DeliveryRow.afterwards != "").values(afterwards=""))
     return len(session.scalars(query.values(state=DeliveryState.CANCELLED, message=reason).returning(DeliveryRow.id)).all())
 
 
@@ -165,6 +169,7 @@ def cancel_of_job(session: Session, job_id: int, reason: str) -> None:
     """Withdraw what a job has not sent yet."""
     query = update(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
     session.execute(query.values(state=DeliveryState.CANCELLED, message=reason))
+    session.execute(update(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.afterwards != "").values(afterwards=""))
 
 
 def delivered_count(session: Session, study_id: int) -> int:

@@ -70,7 +70,8 @@ def deliver(
         proposed = dict.fromkeys([*proposed, *_asked(contexts, batch)][:MAX_CONTEXTS])
         with associated(destination, requestor(calling_ae, timeouts), [build_context(*context) for context in proposed]) as association:
             accepted = {(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in association.accepted_contexts}
-            contexts.told(_facts(batch, [*proposed], accepted))
+            if accepted:  # where nothing at all is, the archive says something of this association, not of kinds of results
+                contexts.told(_facts(batch, [*proposed], accepted))
             for parcel in batch:
                 if not wanted(parcel):
                     continue

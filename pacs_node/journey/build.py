@@ -168,8 +168,9 @@ def _represent(house: House, task: Task, built: Built, finding: Finding, left: f
         chosen: list[str] = []
         content = _packed(task, finding, Pace(time.monotonic() + seconds), chosen.append)
         built.representation, built.chosen = results.Representation(content, 0, made), "; ".join(chosen)
-    except OutOfTime:
-        why = f"the images could not be encoded and compared within {seconds:.1f} s (executor.encode_within)"
+    except (OutOfTime, MemoryError) as error:
+        late = f"the images could not be encoded and compared within {seconds:.1f} s (executor.encode_within)"
+        why = late if isinstance(error, OutOfTime) else "there was no memory to encode the images"
         built.chosen = f"embedding only: {why}" if made is not None else f"none: {why}"
         if made is not None:
             built.representation = results.Representation(b"", 0, made, why)

@@ -45,7 +45,7 @@ def _learn(house: House, name: str, facts: Mapping[str, bool]) -> None:
         after = contexts.refused(session, name, config, moment)
     if before != after:
         house.log.info("contexts learnt", destination=name, refused=[name_of(uid) for uid in sorted(after)])
-    if before and not after:
+    if not after:  # also where the configuration changed since the alert, or what was learnt is too old
         house.clear("contexts", name)
 
 

@@ -16,10 +16,11 @@ ANYBODY = "anybody"
 
 def listen(house: House, now: datetime) -> None:
     """Raise an alert for each sender that has been silent for too long, and take back those that are over."""
-    silence = house.settings.events.silence
+    silence, beat = house.settings.events.silence, house.settings.heartbeat
+    own = (*house.settings.node.ae_titles, *((beat.sent_as,) if beat is not None and beat.sent_as else ()))  # nobody else is heard by these
     with house.store.read() as session:
         known = {alert.subject for alert in open_alerts(session) if alert.kind == "silence"}
-        heard = {name: last_heard(session, name or None, house.settings.node.ae_titles) for name in _expected(silence)}
+        heard = {name: last_heard(session, name or None, own) for name in _expected(silence)}
     zone = zone_of(house.settings.node.timezone)
     silent = {}
     for name, last in heard.items():

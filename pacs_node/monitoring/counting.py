@@ -102,7 +102,8 @@ class Counts:
             self.set("pacs_node_process_start_timestamp_seconds", self.process, value=time.time())
         self._beaten = now
         self.set("pacs_node_process_beat_timestamp_seconds", self.process, value=time.time())
-        self.set("pacs_node_process_resident_memory_bytes", self.process, value=_resident())
+        with suppress(OSError):  # no descriptor is free: a process does not end because of what it counts
+            self.set("pacs_node_process_resident_memory_bytes", self.process, value=_resident())
 
     def _write(self, name: str, labels: tuple[str, ...], values: Sequence[tuple[str, tuple[str, ...], float]]) -> None:
         with self._lock:

@@ -35,7 +35,8 @@ _IN_PLANE = (
 
 Vector = NDArray[np.float64]
 _Vectors = list[Vector]  # one for the object, or one for each of its frames
-_POSITION, _ORIENTATION, _SPACING = (looking_up.parse_key(keyword) for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+_POSITION, _ORIENTATION, _SPACING = ((looking_up.parse_key(f"{group}.{keyword}"), looking_up.parse_key(keyword)) for group, keyword in _IN_PLANE)
+"""Where each stands in an enhanced object, which counts first as it does in the analysis, and in any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,10 @@ def _covers(dataset: Dataset, source: Dataset, number: int) -> Iterator[str]:
         yield f"frame {number} has no place in the patient and another size than its source image"
 
 
-def _vectors(header: Dataset, key: looking_up.Key) -> _Vectors:
-    return [np.array([float(value) for value in place], dtype=np.float64) for place in looking_up.places(header, key)]
+def _vectors(header: Dataset, keys: tuple[looking_up.Key, looking_up.Key]) -> _Vectors:
+    enhanced = "PerFrameFunctionalGroupsSequence" in header or "SharedFunctionalGroupsSequence" in header
+    found = [place for key in keys[not enhanced :] if (place := looking_up.places(header, key)) and any(place)]
+    return [np.array([float(value) for value in place], dtype=np.float64) for place in (found[0] if found else ())]
 
 
 def _of_frame(vectors: _Vectors, index: int, size: int) -> Vector | None:

@@ -79,3 +79,17 @@ def test_an_error_is_kept_to_in_haste_as_well() -> None:
 def test_no_part_takes_the_time_of_those_after_it() -> None:
     whole = Pace(100.0, lambda: 20.0)
     assert whole.share(0.25).left == 20.0 and Pace().share(0.25) == Pace()
+
+
+def test_of_colour_the_way_that_was_done_in_time_is_taken_where_there_is_none_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    colour = np.stack([smooth(2, 24, 32)] * 3, axis=-1).astype(np.uint8)
+    encode = codec.codec_jpegls.encode
+
+    def late(stack: object, near: int, way: object, pace: Pace) -> bytes | None:
+        if way != codec.codec_jpegls.BY_PLANE:
+            raise OutOfTime
+        return encode(stack, near, way, pace)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(codec.codec_jpegls, "encode", late)
+    coded = encode_within([colour], 0, pace(1e6))
+    assert codec.method_of(coded.stream) in ("JPEG-LS", "prediction") and np.array_equal(coded.values, colour)

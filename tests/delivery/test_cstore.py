@@ -223,6 +223,12 @@ def test_which_classes_are_accepted_is_told_of_results_and_of_what_is_asked_for_
     assert told == [{}]  # how originals are encoded says nothing of results
 
 
+def test_an_archive_that_refuses_everything_in_an_association_says_nothing_of_kinds(archive: Archive, parcel: MakeParcel) -> None:
+    there, told = archive(refused_classes=frozenset({CTImageStorage})), list[object]()
+    deliver(destination_at(there.port), [parcel()], "PACS_NODE", lambda outcome: None, contexts=cstore.Contexts(frozenset(), told.append))
+    assert told == []
+
+
 def test_the_kind_of_the_destination_decides(archive: Archive, parcel: MakeParcel) -> None:
     outcomes: list[Outcome] = []
     deliver(destination_at(archive().port), [parcel()], "PACS_NODE", outcomes.append)

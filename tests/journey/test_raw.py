@@ -73,6 +73,18 @@ def test_encoding_takes_no_more_than_half_of_what_is_left_until_the_deadline(mak
     assert [read_raw(found, "x").content for found in representations(town)] == [b""]
 
 
+def test_without_memory_to_encode_the_other_results_go_out_all_the_same(make_town: Callable[..., Town], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(build.results, "pack", refuse)
+    town = make_town()
+    town.send(ct_study())
+    town.settle()
+    assert sorted(result.Modality for result in town.results()) == ["CT", "OT", "OT", "SR"]
+    assert [read_raw(found, "x").lacking for found in representations(town)] == ["there was no memory to encode the images"]
+
+
 def test_the_destination_gets_the_analysed_series_to_decode(make_town: Callable[..., Town]) -> None:
     town, study = make_town(rules=WITH_RAW, executor=PATIENT), ct_study()
     town.send(study)
