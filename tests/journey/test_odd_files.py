@@ -231,7 +231,8 @@ def _of_study(town: Town, file: str, row: InstanceRow) -> Ending:
         delivered = session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == mine[0].id, DeliveryRow.state == DeliveryState.DELIVERED))
         kinds = sorted(delivery.object.kind for delivery in delivered)
     state = (mine[0].state, kinds)
-    assert state in ((JobState.DONE, ["pm", "sc", "sr"]), (JobState.NOT_ANALYSED, ["notice"])), (file, *state, mine[0].reason)
+    made = ["pm", "raw", "sc", "sr"], ["pm", "sc", "sr"]  # the latter where the images cannot be encoded, as an alert says
+    assert state in (*((JobState.DONE, kinds) for kinds in made), (JobState.NOT_ANALYSED, ["notice"])), (file, *state, mine[0].reason)
     return Ending(file, RESULTS if "sr" in kinds else NOTICE, f"job {mine[0].id}, {mine[0].reason or mine[0].complete_reason}")
 
 

@@ -155,7 +155,7 @@ def test_a_disk_fills_up_step_by_step_jobs_go_on_and_intake_comes_back_by_itself
     assert not [path for path in town.house.data.rglob("*.part") if path != abandoned]
     town.clock = max(town.clock, datetime.now(UTC))  # filling a disk takes real time, and what came carries that
     town.settle()  # results are written from the reserve
-    assert len(list((town.folder.parent / "out").rglob("*.dcm"))) == 3
+    assert len(list((town.folder.parent / "out").rglob("*.dcm"))) == 4
     assert association.send_c_store(make_ct()).Status == 0xA700
     town.wait(hours=1.1)
     relieve(town.house, town.clock)  # the half file is an hour old now
@@ -194,7 +194,7 @@ def test_a_job_that_finds_no_room_for_its_results_waits_and_is_never_parked(tmp_
     mount("data/results", "8m")
     town.work()
     town.post()
-    assert len(town.results()) == 3
+    assert len(town.results()) == 4
     town.house.store.close()
 
 

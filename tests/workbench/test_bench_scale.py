@@ -14,12 +14,11 @@ from typer.testing import CliRunner
 
 from pacs_node.cli import app
 from pacs_node.config import Settings
-from pacs_node.database import jobs
+from pacs_node.database import jobs, overview
 from pacs_node.database.engine import Store, database_url
-from pacs_node.database.states import JobState
+from pacs_node.database.states import DeliveryState, JobState
 from pacs_node.database.tables import DeliveryRow, InstanceRow, JobRow, StudyRow
 from pacs_node.journey import now
-from pacs_node.workbench import tables
 from pacs_node.workbench.filling import fill
 
 
@@ -59,11 +58,11 @@ def test_the_status_counts_deliveries_in_their_index(full: Store, tmp_path: Path
     settings = Settings.model_validate({"node": {"data": str(tmp_path)}, "database": {"url": full.url}})
     with full.read() as session:
         event.listen(full.engine, "before_cursor_execute", lambda connection, cursor, statement, values, *_: sent.append((statement, values)))
-        rows = tables._destinations(session, settings)
+        places = overview.places(session, settings.destinations)
         plans = [
             session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all() for statement, values in list(sent) if "count(" in statement
         ]
-    assert {row["name"]: row["delivered"] for row in rows}["archive"] == 600
+    assert {place.name: place.counts[DeliveryState.DELIVERED] for place in places}["archive"] == 600
     steps = [step[3] for plan in plans for step in plan]
     assert len(plans) == 2 and all("INDEX ix_deliveries_due" in step for step in steps if "deliveries" in step), steps
 
