@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pacs_node.errors import DatabaseUnavailable
 from pacs_node.monitoring import exposition, health, web
@@ -29,6 +31,19 @@ from pacs_node.monitoring.sources import Sources
 
 _CONNECTIONS = 128  # at once; more are answered 503
 _GRACE_SECONDS = 3  # that requests get when the process is to stop
+_FIRST_REQUEST_SECONDS = 10.0  # that a connection has for it: those that say nothing must not keep others, and probes, away
+
+
+class _Impatient(H11Protocol):
+    """A connection that is closed where its first request does not come."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_FIRST_REQUEST_SECONDS, self._leave_the_silent)
+
+    def _leave_the_silent(self) -> None:
+        if getattr(self, "cycle", None) is None and not self.transport.is_closing():  # uvicorn says that it is never None
+            self.transport.close()
 
 
 def application(sources: Sources, logins: Logins | None = None) -> Starlette:
@@ -62,6 +77,7 @@ def serve(sources: Sources, listening: socket.socket, stop: threading.Event) -> 
         server_header=False,
         lifespan="off",
         ws="none",
+        http=_Impatient,
         limit_concurrency=_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

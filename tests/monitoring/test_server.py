@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.routing import Route
 
@@ -73,3 +76,22 @@ def test_the_page_cannot_change_the_database(make_sources: Make) -> None:
 def test_certificates_that_are_not_there_are_named(make_sources: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"monitoring\.tls"):
         credentials.examine(make_sources(tls={"certificate": tmp_path / "none.pem", "key": tmp_path / "none.key"}).settings.monitoring)
+
+
+def test_a_connection_that_says_nothing_is_closed_and_keeps_nobody_away(make_sources: Callable[..., Sources], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_FIRST_REQUEST_SECONDS", 0.3)
+    stop, listening = threading.Event(), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.serve, args=(make_sources(), listening, stop))
+    thread.start()
+    try:
+        silent = [socket.create_connection(listening.getsockname()) for _ in range(130)]
+        for one in silent:
+            one.settimeout(10)
+            assert one.recv(1) == b""
+            one.close()
+        answer = httpx.get(f"http://127.0.0.1:{listening.getsockname()[1]}/ready", timeout=10)
+        assert answer.headers["content-type"].startswith("application/json")
+    finally:
+        stop.set()
+        thread.join(15)
+    assert not thread.is_alive()
