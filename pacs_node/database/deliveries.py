@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -159,17 +159,18 @@ def cancel_unfinished(session: Session, study_id: int, reason: str) -> int:
 
     Its originals are not withdrawn: they are what was received.
     """
-    jobs = select(JobRow.id).where(JobRow.study_id == study_id)
-    query = update(DeliveryRow).where(DeliveryRow.job_id.in_(jobs), DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
-    session.execute(update(DeliveryRow).where(DeliveryRow.job_id.in_(jobs), DeliveryRow.afterwards != "").values(afterwards=""))
-    return len(session.scalars(query.values(state=DeliveryState.CANCELLED, message=reason).returning(DeliveryRow.id)).all())
+    return _withdraw(session, DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.study_id == study_id)), reason)
 
 
 def cancel_of_job(session: Session, job_id: int, reason: str) -> None:
-    """Withdraw what a job has not sent yet."""
-    query = update(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
-    session.execute(query.values(state=DeliveryState.CANCELLED, message=reason))
-    session.execute(update(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.afterwards != "").values(afterwards=""))
+    """Withdraw what a job has not sent yet, and what was to follow."""
+    _withdraw(session, DeliveryRow.job_id == job_id, reason)
+
+
+def _withdraw(session: Session, whose: ColumnElement[bool], reason: str) -> int:
+    session.execute(update(DeliveryRow).where(whose, DeliveryRow.afterwards != "").values(afterwards=""))
+    query = update(DeliveryRow).where(whose, DeliveryRow.state.in_(sources(DeliveryState.CANCELLED)))
+    return len(session.scalars(query.values(state=DeliveryState.CANCELLED, message=reason).returning(DeliveryRow.id)).all())
 
 
 def delivered_count(session: Session, study_id: int) -> int:

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from pacs_node.database import heartbeats
+from pacs_node.database import heartbeats, overview
 from pacs_node.database.deliveries import UNFINISHED
 from pacs_node.database.states import DeliveryState, JobState, NotificationState, StudyState
 from pacs_node.database.tables import AlertRow, AsideRow, DeliveryRow, DestinationRow, JobRow, NotificationRow, StudyRow
@@ -63,17 +63,15 @@ def _entries(shard: str) -> int:
 
 
 def _studies(look: Looking) -> Iterator[Row]:
-    counts = _by(look.session, StudyRow.state)
-    for state in StudyState:
-        yield "pacs_node_studies", (state.value,), counts.get(state, 0)
+    for state, count in overview.studies_by_state(look.session).items():
+        yield "pacs_node_studies", (state.value,), count
     oldest = look.session.scalar(select(func.min(StudyRow.first_arrival)).where(StudyRow.state == StudyState.RECEIVING))
     yield "pacs_node_study_oldest_receiving_seconds", (), look.since(oldest)
 
 
 def _jobs(look: Looking) -> Iterator[Row]:
-    counts = _by(look.session, JobRow.state)
-    for state in JobState:
-        yield "pacs_node_jobs", (state.value,), counts.get(state, 0)
+    for state, count in overview.jobs_by_state(look.session).items():
+        yield "pacs_node_jobs", (state.value,), count
     oldest = look.session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state == JobState.QUEUED))
     yield "pacs_node_job_queue_oldest_seconds", (), look.since(oldest)
 
@@ -121,10 +119,6 @@ def _heartbeat(look: Looking) -> Iterator[Row]:
     if back is not None and lasted is not None:
         yield "pacs_node_heartbeat_seconds", (), lasted.total_seconds()
         yield "pacs_node_heartbeat_age_seconds", (), look.since(back.begun_at)
-
-
-def _by(session: Session, column: object) -> dict[object, int]:
-    return {row[0]: row[1] for row in session.execute(select(column, func.count()).group_by(column))}  # type: ignore[call-overload]
 
 
 QUERIES: Sequence[Callable[[Looking], Iterator[Row]]] = (_studies, _jobs, _deliveries, _destinations, _people, _told, _heartbeat)
